@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from autotune.simulation.simulate_plan import study_traffic
+
 # how fast examples are made says how busy the machine is, not whether the code is right
 settings.register_profile("autotune", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("autotune")
@@ -29,3 +31,9 @@ def shared_dir() -> Path:
     if not folder.is_dir():
         pytest.skip("no folder of shared measurements beside the repository")
     return folder
+
+
+@pytest.fixture
+def few_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traffic is drawn of 300 requests, not of thousands: for what is said of a simulation, whatever its figures."""
+    monkeypatch.setitem(study_traffic.__kwdefaults__, "count", 300)

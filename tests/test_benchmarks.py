@@ -57,14 +57,24 @@ def test_gemms_of_a_gpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert not any("mean error 0.0%" in line for line in lines[2:])
 
 
-def test_planning(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+TWO_MODELS = """
+engine = "vllm"
+cluster = { gpus = 8, gpu = "h100_sxm" }
+workload = { isl = 1000, osl = 100, request_rate_per_s = 20 }
+models = [{ name = "chat", model = "llama-3.1-8b" }, { name = "search", model = "llama-3.1-8b" }]
+"""
+
+
+def test_planning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """A day of few requests is planned and a cluster divided, each in one line with its size and its CPU seconds."""
+    (tmp_path / "two.toml").write_text(TWO_MODELS, encoding="utf-8")
+    monkeypatch.setattr(planning, "CLUSTER", tmp_path / "two.toml")
     monkeypatch.setattr(replay, "MOST_REQUESTS", 1_000)
     planning.division()
-    planning.day(days=1, peak_per_s=0.3)
+    planning.day(days=1, peak_per_s=0.3, overrides=("cluster.gpus=8",))
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in lines] == ["divide", "plan-day"]
-    assert "4 models on 256 GPUs" in lines[0]
+    assert "2 models on 8 GPUs" in lines[0]
     assert all(float(re.findall(r"([\d.]+) CPU-s", line)[0]) > 0.0 for line in lines)
 
 

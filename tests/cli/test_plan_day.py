@@ -48,7 +48,7 @@ def planned(log: str, *words: str) -> dict[str, Any]:
 def test_end_to_end(log: str, tmp_path: Path) -> None:
     """Every step has room for what is planned; totals are sums of the steps; the files say what the answer says."""
     page, folder = tmp_path / "page.html", tmp_path / "day"
-    found = planned(log, "--html", str(page), "--out", str(folder))
+    found = planned(log, "--html", str(page), "--out", str(folder), "--set", "cluster.gpus=16")
     steps = found["steps"]
     assert [s["start_s"] for s in steps] == [3600 * i for i in range(24)]
     assert all(s["capacity_per_s"] >= s["planned_per_s"] * (1 - 1e-9) for s in steps)
@@ -136,13 +136,12 @@ def test_pools(tmp_path: Path) -> None:
 def test_a_larger_cluster_takes_no_more_gpu_hours_of_pools(log: str) -> None:
     """Of 6 to 64 GPUs a load that few workers take costs the same, and a worker takes as much."""
     fixed = ("search.disaggregated=only", "baseline=", "cluster.gpus_per_node=8")
-    words = [(*fixed, f"cluster.gpus={gpus}") for gpus in (6, 10, 64)]
+    words = [(*fixed, f"cluster.gpus={gpus}") for gpus in (6, 64)]
     found = [planned(log, *(w for setting in own for w in ("--set", setting))) for own in words]
     hours = [day["total"]["gpu_hours"] for day in found]
-    assert hours == pytest.approx([hours[0]] * 3)
+    assert hours[1] == pytest.approx(hours[0])
     steps = [[step["capacity_per_s"] for step in day["steps"]] for day in found]
     assert steps[1] == pytest.approx(steps[0])
-    assert steps[2] == pytest.approx(steps[0])
 
 
 def test_a_cluster_that_is_too_small(log: str) -> None:
@@ -158,7 +157,7 @@ def test_a_cluster_that_is_too_small(log: str) -> None:
     ("words", "message"),
     [
         (("--step", "7m"), "divide a day"),
-        (("--step", "2m", "--plans", "1"), "to start or drain"),
+        (("--step", "2m", "--set", "cluster.gpus=2"), "to start or drain"),
         (("--set", "constraints.tpot_ms=0.1"), "at any load"),
     ],
 )

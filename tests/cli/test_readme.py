@@ -18,6 +18,8 @@ import click
 import pytest
 
 from autotune.cli.main import cli, main
+from autotune.planning import model_tables
+from tests.remembered import asked_once
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -52,6 +54,14 @@ def run(command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mo
     )
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _replicas_found_once() -> Iterator[None]:
+    """Commands of a page that ask for the same model on the same cluster, as a table and as a page, find it once."""
+    with asked_once((model_tables, "replica_offers")):
+        yield
+
+
+@pytest.mark.usefixtures("few_requests")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_page(page: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """The blocks of a page, one after the other, in a folder that has what a clone has."""

@@ -14,6 +14,9 @@ from tests.command import autotune
 from tests.studies import FOLDER
 
 STUDY = str(FOLDER / "llama-70b-16xh100.toml")
+
+
+pytestmark = pytest.mark.usefixtures("few_requests")
 STATISTICS = {"mean", "p50", "p90", "p95", "p99"}
 
 
@@ -44,7 +47,7 @@ def test_json_end_to_end(tmp_path: Path) -> None:
 
 def test_a_rate_is_the_same_wherever_it_is_said() -> None:
     """With `--rate` a plan has the knobs that it has in a study of that rate: they were those of its closed loop."""
-    shared = ["simulate", STUDY, "--plan", "R2/TP8", "--json"]
+    shared = ["simulate", STUDY, "--plan", "R2/TP8", "--set", "workload.osl=20", "--json"]
     option, setting, closed = (
         json.loads(autotune(*shared, *own).stdout)
         for own in (
@@ -136,7 +139,7 @@ def test_outputs_of_one_token_have_no_time_per_token(tmp_path: Path) -> None:
 
 def test_where_prompts_vary_it_is_said_which_ones_other_commands_hold_against_ttft() -> None:
     """Of prompts of one length nothing is said: all commands mean the same."""
-    asked = ("simulate", STUDY, "--plan", "R4/TP4", "--rate", "1", "--table")
+    asked = ("simulate", STUDY, "--plan", "R4/TP4", "--rate", "1", "--set", "workload.osl=20", "--table")
     varied = autotune(*asked, "--set", "workload.isl={min=100,max=8000}", "--set", "workload.longest_prompt=")
     assert "longest prompt (8,000 tokens)" in varied.stdout
     assert "longest prompt" not in autotune(*asked, "--set", "workload.isl=4000").stdout

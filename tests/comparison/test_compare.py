@@ -20,7 +20,6 @@ from autotune.scoring.gpu_time import operator_words
 from autotune.scoring.joint_uncertainty import confidence, p_greater
 from autotune.scoring.reach import SURE_BEYOND_REACH
 from autotune.scoring.value_and_gain import served_within_limits, value_per_s
-from autotune.simulation.simulate_plan import study_traffic
 from autotune.study import Study, load_study
 from autotune.text.numbers import number
 from autotune.tuning.answer_study import score_plan
@@ -287,9 +286,9 @@ def test_words_for_seconds_and_figures() -> None:
     assert [number(x, 4) for x in (25904.2, 0.30412, 1e12)] == ["25,904", "0.3041", "1e12"]
 
 
-def test_limits_on_percentiles_count_for_both_plans(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("few_requests")
+def test_limits_on_percentiles_count_for_both_plans() -> None:
     """A plan that breaks one breaks it here as well: verdict, margins and probabilities are of what is simulated."""
-    monkeypatch.setitem(study_traffic.__kwdefaults__, "count", 300)
     study = dense(
         workload={"isl": 1009, "osl": 211, "request_rate_per_s": 20.0},
         constraints={"itl_p99_ms": 12.0, "tpot_ms": 20.0},

@@ -10,29 +10,16 @@ import pytest
 from click.testing import CliRunner
 
 from autotune.cli.main import cli
+from tests.studies import SMALL
 
-SMALL = """
-name = "small"
-model = "llama-3.1-8b"
-engine = "vllm"
-[cluster]
-gpus = 8
-gpu = "h100"
-[workload]
-isl = 1000
-osl = 500
-concurrency = 128
-[constraints]
-ttft_ms = 1000
-tpot_ms = 40
-"""
+LIMITS = "constraints = { ttft_ms = 1000, tpot_ms = 40 }\n"
 SERVE = "vllm serve meta-llama/Llama-3.1-8B-Instruct -tp 1 -dp 8"
 
 
 def asked(tmp_path: Path, options: str) -> dict[str, Any]:
     """`compare` with a command as the current plan."""
     path = tmp_path / "small.toml"
-    path.write_text(SMALL, encoding="utf-8")
+    path.write_text(SMALL + LIMITS, encoding="utf-8")
     words = ["compare", str(path), "--current", f"{SERVE} {options}", "--json"]
     found: dict[str, Any] = json.loads(CliRunner().invoke(cli, words, catch_exceptions=False).output)
     return found

@@ -114,9 +114,12 @@ def test_slots_follow_from_limits_not_from_what_comes() -> None:
     decode = both_pools(pooled(), busy)[1]
     for n, keeps in ((in_time, True), (in_time + 1, False)):
         # of so many that hold a slot some decode: the others' cache or first token is on its way
-        loads = np.linspace(0.5 * n, 1.0 * n, 2001)
-        holding = np.array([float(decode.at(np.array([3.0 * load])).columns.sequences_per_rank[0]) for load in loads])
-        own = decode.at(np.array([3.0 * loads[np.abs(holding - n).argmin()]])).columns
+        fewer, more = 0.5 * n, 1.0 * n
+        while more - fewer > 1e-6 * n:
+            own = decode.at(np.array([1.5 * (fewer + more)])).columns
+            holds = float(own.sequences_per_rank[0])
+            fewer, more = (0.5 * (fewer + more), more) if holds < n else (fewer, 0.5 * (fewer + more))
+        assert holds == pytest.approx(n, rel=1e-4)
         p_kept = float(p_below(0.022, own.latency_s, own.log_sd)[0])
         assert (p_kept >= pooled().search.min_p_meets) is keeps, n
     room = float(decode.at(np.ones(1)).columns.kv_capacity_sequences[0])

@@ -54,7 +54,7 @@ def test_the_roofline_lies_between_its_bounds(
     concurrency=st.integers(1, 20_000),
     budget=st.sampled_from([256.0, 2048.0, 16384.0]),
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_nothing_beats_the_hardware(
     name: str, engine: str, gpu: str, isl: int, osl: int, concurrency: int, budget: float
 ) -> None:
@@ -87,7 +87,7 @@ def test_nothing_beats_the_hardware(
     osl=st.integers(100, 8_000),
     concurrency=st.integers(1, 20_000),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_peaks_are_peaks(name: str, engine: str, isl: int, osl: int, concurrency: int) -> None:
     """The formulas use at most the peaks; residuals, which know no peak, leave them by half at most.
 
@@ -123,7 +123,7 @@ def test_waiting_for_cache_room_serves_no_faster(name: str, engine: str, isl: in
     hit=st.floats(0.0, 0.9),
     concurrency=st.integers(1, 200),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_cached_prefixes_never_hurt(name: str, engine: str, isl: int, hit: float, concurrency: int) -> None:
     """Prompt tokens found in the cache shorten the wait for the first token, or leave it."""
     members = [m for m in plans(name, engine, 8) if m.layout.pp == 1]  # chunks overlap over stages
@@ -136,7 +136,7 @@ def test_cached_prefixes_never_hurt(name: str, engine: str, isl: int, hit: float
 @given(
     name=st.sampled_from(MODELS), engine=st.sampled_from(ENGINES), isl=st.integers(16, 20_000), more=st.floats(1.0, 4.0)
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_longer_prompts_never_start_sooner(name: str, engine: str, isl: int, more: float) -> None:
     """In the formulas, without chunks, TTFT and TPOT never fall with prompt length where there is KV room."""
     members = [m for m in plans(name, engine, 8) if m.layout.pp == 1]
@@ -156,7 +156,7 @@ def test_longer_prompts_never_start_sooner(name: str, engine: str, isl: int, mor
     concurrency=st.integers(1, 2_000),
     more=st.integers(1, 2_000),
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_load_and_latency(name: str, engine: str, isl: int, osl: int, concurrency: int, more: int) -> None:
     """With KV room a request never takes less with load; TTFT and TPOT fall by a twentieth at most.
 

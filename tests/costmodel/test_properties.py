@@ -106,7 +106,7 @@ def test_better_hardware_is_never_slower(name: str, engine: str, figure: str, is
     concurrency=st.integers(1, 4_000),
 )
 @example(name="qwen3-235b", engine="vllm", figure="hbm_bytes_per_s", isl=64, osl=237, concurrency=1148)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_better_hardware_under_load(name: str, engine: str, figure: str, isl: int, osl: int, concurrency: int) -> None:
     """Under load a request takes no longer in all, and no fewer are served, but for what a cliff of launching costs.
 
@@ -136,7 +136,7 @@ def _takes_much(members: Sequence[PlanEntry], found: Estimate) -> Bools:
 @example(name="deepseek-v3", engine="vllm", isl=8129)
 @example(name="deepseek-v3", engine="vllm", isl=8181)
 @example(name="deepseek-v3", engine="sglang", isl=7864)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_more_load_is_never_faster(name: str, engine: str, isl: int) -> None:
     """In the formulas a request never takes less, and no fewer are served, while every request has KV room.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -14,28 +13,21 @@ from autotune.cli.main import cli, main
 from autotune.comparison import compare
 from autotune.evaluation import Evaluation, evaluate, read_claims
 from autotune.evaluation.compatibility import compatibility
-from autotune.evaluation.strategy import AXES
 from autotune.evaluation.values import Sections
 from autotune.report.evaluation import evaluation_document
 from autotune.report.evaluation_text import evaluation_report
 from autotune.report.markdown import markdown_report
 from autotune.scoring.gpu_time import OPERATORS
 from autotune.scoring.unsure_means import ALIKE, BURSTS, UNSURE, unsure_means
-from autotune.simulation.simulate_plan import study_traffic
 from autotune.study import load_study, study_from_document
 from autotune.text.numbers import number, room_words
 from autotune.tuning.answer_study import score_plan
 from costmodel.errors import InputError
 from tests.comparison.helpers import dense
-from tests.studies import STUDIES
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "studies" / "reference-128.toml"
 CLAIMS = ROOT / "studies" / "reference-128.claims.toml"
-FIELDS = {
-    "verdict", "plan", "layout", "checks", "strategy", "memory", "balance", "compatibility", "performance", "claims",
-    "assumptions",
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +192,7 @@ def test_heads_of_the_cache(study: str, plan: str, heads: float, copies: float) 
 
 def test_a_plan_that_does_not_fit() -> None:
     """1 TB of weights on eight H100: no room at all is 0, not less; its performance is said to be of nothing real."""
-    study = load_study(ROOT / "studies" / "qwen3-235b-64xh100.toml", ["model=kimi-k2"])
+    study = load_study(ROOT / "studies" / "qwen3-235b-64xh100.toml", ["model=kimi-k2", "cluster.gpus=8"])
     found = evaluate(study, "TP8")
     checks = {c.name: c for c in found.checks}
     assert (checks["kv_capacity"].value, checks["kv_capacity"].margin_frac) == (0.0, -1.0)
@@ -225,24 +217,9 @@ def test_harm_at_a_given_rate() -> None:
     assert found["PP"].verdict == "OPTIMAL"
 
 
-@pytest.mark.parametrize("path", STUDIES, ids=lambda p: p.stem)
-def test_every_shipped_study(path: Path) -> None:
-    """The baseline of each has all fixed fields, one verdict per axis, and memory that adds up."""
-    found = evaluate(load_study(path))
-    document: dict[str, Any] = json.loads(json.dumps(evaluation_document(found)))
-    assert document.keys() >= FIELDS
-    assert {v["axis"] for v in document["strategy"]} <= AXES.keys()
-    for v in document["strategy"]:
-        assert v["verdict"] in {"OPTIMAL", "UNDECIDED", "ACCEPTABLE", "HARMFUL", "INFEASIBLE"}
-        assert (v["loss_frac"] is None) == (v["verdict"] == "INFEASIBLE")
-        assert v["reason"]
-    assert all(c["passed"] == (c["value"] is not None and c["passed"]) for c in document["checks"])
-    assert document["verdict"] == ("PASSED" if all(c["passed"] for c in document["checks"]) else "FAILED")
-
-
 def test_the_best_plan_is_optimal_on_every_axis() -> None:
     """Evaluating the winner of a study finds nothing better."""
-    study = load_study(ROOT / "studies" / "qwen3-235b-64xh100.toml")
+    study = load_study(ROOT / "studies" / "qwen3-235b-64xh100.toml", ["cluster.gpus=16", "baseline="])
     best = autotune.tune(study).ranked[0]
     found = evaluate(study, best.plan)
     assert found.passed
@@ -342,9 +319,9 @@ def test_a_baseline_of_another_count_is_left_out_and_said() -> None:
 
 
 @pytest.mark.parametrize("named", [True, False])
-def test_limits_on_percentiles_are_checked(named: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("few_requests")
+def test_limits_on_percentiles_are_checked(named: bool) -> None:
     """Each has its row, of a plan that is named as of the baseline, and the one that is broken binds."""
-    monkeypatch.setitem(study_traffic.__kwdefaults__, "count", 300)
     study = dense(
         baseline={"plan": "TP8"},
         workload={"isl": 1009, "osl": 211, "request_rate_per_s": 20.0},

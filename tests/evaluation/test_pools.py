@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
 import numpy as np
 import pytest
 
 from autotune.disaggregated.rescore import pools_at
-from autotune.evaluation import Evaluation, evaluate, read_claims
+from autotune.evaluation import Evaluation, evaluate, evaluate_plan, read_claims
 from autotune.evaluation.evaluate_pools import PoolSections
 from autotune.report.evaluation import evaluation_document
 from autotune.report.evaluation_text import evaluation_report
@@ -22,10 +23,18 @@ from autotune.study import Study
 from autotune.tuning import tune
 from costmodel.errors import InputError
 from tests.command import autotune
+from tests.remembered import asked_once
 from tests.studies import FOLDER
 from tests.tuning.brute import question
 
 PLAN = "P4:TP4+D4:TP4"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _answered_once() -> Iterator[None]:
+    """The ranking that plans are evaluated beside is that of a few studies."""
+    with asked_once((sys.modules[__name__], "tune"), (evaluate_plan, "tune")):
+        yield
 
 
 def _study(*, workload: Mapping[str, float] = MappingProxyType({}), **tables: object) -> Study:

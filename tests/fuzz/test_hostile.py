@@ -21,7 +21,7 @@ from autotune.study import load_study
 from costmodel.errors import InputError, Problem, visible
 from costmodel.files import read_file
 from tests.fuzz.readers import CONFIGS, READERS
-from tests.retuning.test_state import decide_once, decision
+from tests.retuning.helpers import decide_once, decision
 from tests.storage.helpers import store_at
 from tests.studies import FOLDER
 

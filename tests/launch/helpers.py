@@ -20,6 +20,7 @@ from autotune.launch.replicas import launch_plan
 from autotune.launch.service import LaunchOptions
 from autotune.launch.targets.scripts import config_files, process_script
 from autotune.space import Candidate, enumerate_space, format_plan
+from autotune.space.pool_plan import Pools
 from autotune.study import Study
 from autotune.traffic.load import load_study
 from autotune.tuning import PlanResult, score_plan
@@ -151,6 +152,12 @@ def run_script(
     return record.read_bytes().decode().split("\0")[:-1]
 
 
+FORMS = [
+    *((engine, engine) for engine in ENGINES),
+    *(("dynamo", engine) for engine in ENGINES),
+    *((target, engine) for target in ("llm-d", "disaggregatedset") for engine in ("vllm", "sglang")),
+]
+"""Every target of an export that pools can be written for, each with the engines that it can start."""
 WHOLE = "P32:R4/TP8+D96:R3/EP32"
 """Pools of DeepSeek-V3 over nodes; those of other strings are of Llama-70B."""
 
@@ -169,3 +176,9 @@ def scored_pools(engine: str, plan: str) -> tuple[Study, PlanResult]:
 def pool_launch(engine: str, plan: str) -> PoolLaunch:
     """The processes of a plan of two pools."""
     return make_pool_launch(*scored_pools(engine, plan), asked=LaunchOptions(), assumptions=(), usual_version=None)
+
+
+def pools_of(result: PlanResult) -> Pools:
+    """The pools of a plan that has some."""
+    assert result.pools is not None
+    return result.pools

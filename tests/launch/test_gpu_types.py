@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
+from autotune.cli.current import with_current
+from autotune.comparison import compare
 from autotune.engines import ENGINES
 from autotune.files import OutFile
 from autotune.launch.files import write_export
@@ -22,14 +24,15 @@ from autotune.launch.pools.make import PoolLaunch, make_pool_launch
 from autotune.launch.reading.import_plan import import_plan
 from autotune.launch.service import LaunchOptions
 from autotune.launch.targets.registry import find_target
+from autotune.report.comparison import comparison_document
 from autotune.report.comparison_text import comparison_report
 from autotune.study import Study, load_study
 from autotune.tuning import PlanResult, score_plan
 from autotune.tuning.answer_study import score_named
 from costmodel.hardware import gpu_names, load_gpu
 from tests.command import autotune
+from tests.launch.helpers import FORMS, pools_of
 from tests.launch.manifests import check, documents
-from tests.launch.test_pools import FORMS, pools_of
 from tests.studies import FOLDER
 
 STUDY = FOLDER / "llama-70b-16xh100.toml"
@@ -230,11 +233,8 @@ def test_what_runs_is_compared_on_both_types(tmp_path: Path) -> None:
     out = str(tmp_path / "out")
     done = autotune("export", str(STUDY), *settings, "--plan", PLAN, "--target", "vllm", "--out", out, "--json")
     assert done.returncode == 0, done.stderr
-    done = autotune(
-        "compare", str(STUDY), *settings, "--current", out, "--candidate", "P8:TP8+D8@h200_sxm:TP8", "--json"
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    runs = with_current(load_study(STUDY, (*SETTINGS, "engine=vllm")), out, {})
+    found = comparison_document(compare(runs.study, candidate="P8:TP8+D8@h200_sxm:TP8", scenarios=False))
     assert found["current"]["plan"] == "vllm:P8@h200_sxm:R1/PP1/ATP8/ADP1/MTP1/EP1+D8:R2/PP1/ATP4/ADP1/MTP1/EP1"
     assert found["cluster"] == "8 x h100_sxm and 8 x h200_sxm"
     assert "on 8 x h100_sxm and 8 x h200_sxm" in comparison_report(found).headline

@@ -19,12 +19,10 @@ from autotune.launch.pools.make import make_pool_launch
 from autotune.launch.reading.import_plan import import_plan
 from autotune.launch.service import LaunchOptions
 from autotune.launch.targets.registry import find_target
-from autotune.space.pool_plan import Pools
-from autotune.tuning import PlanResult
 from autotune.tuning.answer_study import score_named
 from costmodel.errors import InputError
 from tests.command import autotune
-from tests.launch.helpers import WHOLE, pool_launch, scored_pools
+from tests.launch.helpers import FORMS, WHOLE, pool_launch, pools_of, scored_pools
 from tests.launch.manifests import check, documents
 from tests.studies import FOLDER
 
@@ -127,13 +125,6 @@ def test_dynamo_has_a_component_for_each_pool(tmp_path: Path) -> None:
         assert "IPC_LOCK" in container["securityContext"]["capabilities"]["add"]
 
 
-FORMS = [
-    *((engine, engine) for engine in ENGINES),
-    *(("dynamo", engine) for engine in ENGINES),
-    *((target, engine) for target in ("llm-d", "disaggregatedset") for engine in ("vllm", "sglang")),
-]
-
-
 @pytest.mark.parametrize("plan", ["P8:R2/TP4+D8:TP8", WHOLE])
 @pytest.mark.parametrize(("target", "engine"), FORMS)
 def test_every_form_keeps_to_its_schema_and_reads_back(target: str, engine: str, plan: str, tmp_path: Path) -> None:
@@ -163,12 +154,6 @@ def test_every_form_keeps_to_its_schema_and_reads_back(target: str, engine: str,
     again = score_named(replace(study, baseline=read.baseline()), None, path="", missing="")
     assert again.result is not None
     assert again.result.launch == result.launch
-
-
-def pools_of(result: PlanResult) -> Pools:
-    """The pools of a plan that has some."""
-    assert result.pools is not None
-    return result.pools
 
 
 def test_llm_d_puts_its_routing_proxy_before_decode_alone(tmp_path: Path) -> None:

@@ -14,22 +14,11 @@ from autotune.comparison import compare
 from autotune.launch.reading.import_plan import Imported, import_plan
 from autotune.study import OwnOptions, Study, load_study
 from autotune.tuning.answer_study import score_baseline
+from tests.studies import SMALL
 
 NAME = "meta-llama/Llama-3.1-8B-Instruct"
 VLLM = f"vllm serve {NAME} --port 9000 --served-model-name x"
 SGLANG = f"python -m sglang.launch_server --model-path {NAME} --port 9000"
-STUDY = """
-name = "small"
-model = "llama-3.1-8b"
-engine = "vllm"
-[cluster]
-gpus = 8
-gpu = "h100"
-[workload]
-isl = 1000
-osl = 500
-concurrency = 128
-"""
 DRAFTS = ("speculative={draft_tokens=3, accepted_per_step=2.2}",)
 EAGLE = """--speculative-config '{"method":"eagle3","num_speculative_tokens":3}'"""
 
@@ -38,7 +27,7 @@ EAGLE = """--speculative-config '{"method":"eagle3","num_speculative_tokens":3}'
 def path(tmp_path: Path) -> Path:
     """A study's file."""
     found = tmp_path / "small.toml"
-    found.write_text(STUDY, encoding="utf-8")
+    found.write_text(SMALL, encoding="utf-8")
     return found
 
 

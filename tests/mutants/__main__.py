@@ -35,6 +35,7 @@ OF_RANKING = (
     "tests/retuning/test_decide.py",
     "tests/tuning/test_sensitivity.py",
     "tests/tuning/test_tune.py",
+    "tests/test_shipped.py",
     "tests/tuning/test_pools.py",
 )
 """The tests that are asked, quick and near ones first: the first that fails ends a run."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from importlib import import_module
 from itertools import product
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from autotune.study import in_place, on_cluster, study_from_document
 from autotune.tuning import tune
 from costmodel.errors import InputError
 from costmodel.plan.layout import Layout
+from tests.remembered import asked_once
 
 FILE = """
 engine = "vllm"
@@ -41,6 +44,14 @@ model = "llama-3.1-8b"
 {small}
 workload = {{ isl = 2000, osl = 200, request_rate_per_s = 120 }}
 """
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where all divisions have their file: what the same model takes on the same GPUs is found once for all of them."""
+    # the package's function of that name hides the module
+    with asked_once((import_module("autotune.planning.divide_cluster"), "model_table")):
+        yield tmp_path_factory.mktemp("divisions")
 
 
 def loaded(folder: Path, *, cluster: str = "", rest: str = "", large: str = "", small: str = "") -> ClusterStudy:
@@ -95,7 +106,7 @@ def test_tables_are_those_of_single_studies(name: str, gpus: int) -> None:
 
 @pytest.mark.parametrize(("name", "gpus"), [("llama-3.1-8b", 8), ("llama-3.1-70b", 4), ("qwen3-30b-a3b", 4)])
 @pytest.mark.parametrize("ttft_ms", [250, 700])
-def test_tables_hold_for_random_arrivals(name: str, gpus: int, ttft_ms: float) -> None:
+def test_tables_hold_for_random_arrivals(name: str, gpus: int, ttft_ms: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Replicas keep the limits at what they are said to take, at more only where no load in flight is best there."""
     study = study_from_document(
         {
@@ -107,6 +118,7 @@ def test_tables_hold_for_random_arrivals(name: str, gpus: int, ttft_ms: float) -
         },
         Path("one.toml"),
     )
+    monkeypatch.setattr("autotune.planning.model_tables.SIZES", (1, 2, gpus))  # what is looked at below
     (offer,) = (offer for offer in replica_offers(study, most_gpus=2 * gpus) if offer.gpus == gpus)
     alone = Candidate(engine="vllm", layout=offer.result.layout)
     asked = capacity_study(on_cluster(study, replace(study.cluster, gpus=gpus)))
@@ -130,17 +142,17 @@ def served(found: Division) -> dict[str, float]:
     return dict(zip((m.share.name for m in found.study.models), found.periods[0].served_frac, strict=True))
 
 
-def test_more_weight_never_gets_less(tmp_path: Path) -> None:
+def test_more_weight_never_gets_less(folder: Path) -> None:
     """As the weight of a model grows it is served more, and the other less."""
-    shares = [served(divide_cluster(loaded(tmp_path, large=f"weight = {w}"))) for w in (0.05, 1.0, 20.0)]
+    shares = [served(divide_cluster(loaded(folder, large=f"weight = {w}"))) for w in (0.05, 1.0, 20.0)]
     assert [s["large"] for s in shares] == sorted(s["large"] for s in shares)
     assert [s["small"] for s in shares] == sorted((s["small"] for s in shares), reverse=True)
     assert shares[0] != shares[-1]
 
 
-def test_one_more_node_and_the_present(tmp_path: Path) -> None:
+def test_one_more_node_and_the_present(folder: Path) -> None:
     """What a model would gain by one more node is what its table says; the present is worth no more than the best."""
-    found = divide_cluster(loaded(tmp_path, large="gpus = 8", small="gpus = 24"))
+    found = divide_cluster(loaded(folder, large="gpus = 8", small="gpus = 24"))
     (period,) = found.periods
     for model, tables, units, gains in zip(
         found.study.models, found.tables, period.units, period.gain_of_one_more, strict=True
@@ -154,9 +166,9 @@ def test_one_more_node_and_the_present(tmp_path: Path) -> None:
     assert found.present.value <= found.value + 1e-9
 
 
-def test_who_sleeps_lends_its_gpus(tmp_path: Path) -> None:
+def test_who_sleeps_lends_its_gpus(folder: Path) -> None:
     """While one sleeps it has nothing, and the other no less than when both are awake."""
-    found = divide_cluster(loaded(tmp_path, small="awake_h = [22, 6]"))
+    found = divide_cluster(loaded(folder, small="awake_h = [22, 6]"))
     assert [(p.from_h, p.to_h, p.awake) for p in found.periods] == [
         (0.0, 6.0, (True, True)),
         (6.0, 22.0, (True, False)),
@@ -168,16 +180,16 @@ def test_who_sleeps_lends_its_gpus(tmp_path: Path) -> None:
     assert found.value == pytest.approx(sum(p.value * p.share_of_day for p in found.periods))
 
 
-def test_promised_gpus_are_kept(tmp_path: Path) -> None:
+def test_promised_gpus_are_kept(folder: Path) -> None:
     """A model without weight to speak of keeps the GPUs that it is promised, in whole nodes."""
-    found = divide_cluster(loaded(tmp_path, small="weight = 0.001\nmin_gpus = 12"))
+    found = divide_cluster(loaded(folder, small="weight = 0.001\nmin_gpus = 12"))
     assert found.periods[0].units[1][0] >= 2
 
 
-def test_two_types_of_gpus(tmp_path: Path) -> None:
+def test_two_types_of_gpus(folder: Path) -> None:
     """GPUs of another type are handed out too, and never make a division worth less."""
-    one = divide_cluster(loaded(tmp_path))
-    two = divide_cluster(loaded(tmp_path, cluster='also = [{ gpus = 16, gpu = "h200_sxm" }]'))
+    one = divide_cluster(loaded(folder))
+    two = divide_cluster(loaded(folder, cluster='also = [{ gpus = 16, gpu = "h200_sxm" }]'))
     assert [t.name for t in two.study.types] == ["h100_sxm", "h200_sxm"]
     assert two.value >= one.value
     assert sum(units[1] for units in two.periods[0].units) > 0
@@ -196,14 +208,14 @@ def test_two_types_of_gpus(tmp_path: Path) -> None:
         ({"small": "also_gpus = { b200 = 8 }"}, r"also_gpus.b200"),
     ],
 )
-def test_mistakes(tmp_path: Path, lines: dict[str, str], message: str) -> None:
+def test_mistakes(folder: Path, lines: dict[str, str], message: str) -> None:
     """Every mistake is named by the place in the file where it stands."""
     with pytest.raises(InputError, match=message):
-        loaded(tmp_path, **lines)
+        loaded(folder, **lines)
 
 
-def test_all_mistakes_at_once(tmp_path: Path) -> None:
+def test_all_mistakes_at_once(folder: Path) -> None:
     """Mistakes of two models are both named."""
     with pytest.raises(InputError) as error:
-        loaded(tmp_path, large="weight = -1", small="sleeps = true")
+        loaded(folder, large="weight = -1", small="sleeps = true")
     assert {p.path.split("]")[0] for p in error.value.problems} == {"$.models[0", "$.models[1"}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from importlib import import_module
 from itertools import combinations
 from math import ceil, comb, inf
 from pathlib import Path
@@ -19,16 +21,33 @@ from autotune.planning.failures import (
     worst_loss,
     years_of_failures,
 )
-from autotune.planning.model_tables import offer_simulation, replica_offers
+from autotune.planning.model_tables import ReplicaOffer, offer_simulation, replica_offers
 from autotune.planning.replica_loss import LossEvent, LossRun, run_loss
 from autotune.planning.survive import placed, survive
 from autotune.simulation.draw_requests import study_requests
 from autotune.study import Study, on_cluster, study_from_document
+from autotune.study.resilience import Resilience
 from autotune.tuning import tune
 from costmodel.errors import InputError
+from tests.remembered import remembered
 
 HOUR_S = 3600.0
 NEVER_S = 1e15
+FOUND = remembered(replica_offers)
+survived = remembered(survive)
+
+
+def offers(study: Study, *, most_gpus: int) -> tuple[ReplicaOffer, ...]:
+    """What replicas take, found once for each load: what has to be survived does not change it."""
+    return FOUND(replace(study, resilience=Resilience(), resilience_assumptions=()), most_gpus=most_gpus)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _offers_found_once() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        # the package's function of that name hides the module
+        patch.setattr(import_module("autotune.planning.survive"), "replica_offers", offers)
+        yield
 
 
 def random_place(seed: int) -> Place:
@@ -138,7 +157,7 @@ def dense(**tables: Any) -> Study:
 def test_no_fewer_replicas_survive(resilience: dict[str, Any]) -> None:
     """Of every kind of replica one less would not do, and the cheapest kind that fits is chosen."""
     study = dense(resilience=resilience)
-    found = survive(study)
+    found = survived(study)
     asked = study.resilience
     for way in found.ways:
 
@@ -178,7 +197,7 @@ def test_asking_for_more_takes_no_fewer_gpus() -> None:
     """A host is worse than a GPU, two are worse than one, half the load is less than all of it."""
 
     def gpus(**asked: Any) -> float:
-        best = survive(dense(resilience=asked)).best
+        best = survived(dense(resilience=asked)).best
         return inf if best is None else best.gpus
 
     node = gpus(survive="node")
@@ -188,7 +207,7 @@ def test_asking_for_more_takes_no_fewer_gpus() -> None:
 
 def test_more_replicas_are_more_available() -> None:
     """The plan that survives is up at least as much as the replicas that are just enough."""
-    found = survive(dense(resilience={"survive": "node"}))
+    found = survived(dense(resilience={"survive": "node"}))
     assert found.years is not None
     assert found.years_plain is not None
     assert found.years.availability >= found.years_plain.availability
@@ -199,7 +218,7 @@ def test_more_replicas_are_more_available() -> None:
 def lost(at_s: float, *, back_s: float = inf, detect_s: float = 5.0) -> LossRun:
     """Three replicas at 6 requests a second for 200 s, of which one is lost."""
     study = dense()
-    offer = next(o for o in replica_offers(study, most_gpus=32) if o.gpus == 4)
+    offer = next(o for o in offers(study, most_gpus=32) if o.gpus == 4)
     requests = study_requests(study, count=1200, rate_per_s=6.0)
     event = LossEvent(at_s=at_s, lost=1, detect_s=detect_s, back_s=back_s)
     return run_loss(offer_simulation(study, offer), requests, 3, event)

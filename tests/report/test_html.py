@@ -29,21 +29,6 @@ from tests.report.documents import evaluation_document
 from tests.report.helpers import outline
 
 
-@pytest.mark.parametrize(
-    "name", ["reference-128", "deepseek-v3-128xh200", "llama-70b-16xh100", "infeasible-example", "qwen3-235b-64xh100"]
-)
-def test_every_shipped_study_gives_a_whole_page(name: str) -> None:
-    """Markup is closed, nothing is undefined or a bare NaN, every assumption stands there, and the file is small."""
-    result = answered(name)
-    page = tune_page(result)
-    seen = outline(page)
-    assert not re.search(r"\bnan\b|\binf\b|None|Undefined", seen.text)
-    for said in result.study.assumptions:
-        assert said in seen.text
-    assert len(page) < 1_500_000
-    assert seen.seen["svg"] >= 4
-
-
 def test_the_verdict_says_what_the_answer_is() -> None:
     """A baseline that breaks a limit, one that is best, and no plan at all read differently."""
     assert "Broken now: Throughput per GPU of a stage" in tune_page(answered("reference-128"))
@@ -172,6 +157,7 @@ def test_limits_stand_as_they_were_written(value: float, shown: str) -> None:
     assert number(value, 6) == shown
 
 
+@pytest.mark.usefixtures("few_requests")
 def test_limits_on_percentiles_have_their_rows() -> None:
     """Each with its bound and what is left of it, as limits on means have, and a share as per cent."""
     overrides = ("constraints.ttft_p95_ms=1234", "constraints.attainment_frac=0.75", "workload.request_rate_per_s=1")

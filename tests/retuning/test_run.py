@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from autotune.comparison import best
 from autotune.report.retuning import repeated_line, retune_document, retune_paragraph
 from autotune.retuning import decide_window as judging
 from autotune.retuning import retune_once as flow
@@ -21,6 +22,7 @@ from autotune.retuning.window import Drift, Window
 from autotune.study import Baseline, OwnOptions, Study, study_from_document
 from autotune.traffic.options import ReadOptions
 from costmodel.errors import InputError
+from tests.remembered import asked_once
 
 HOUR_S = 3600.0
 
@@ -39,6 +41,13 @@ def question(**tables: Any) -> Study:
         **tables,
     }
     return study_from_document(document, Path("small.toml"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _answered_once() -> Iterator[None]:
+    """Windows of the same traffic ask for the same plan and put the same two beside each other."""
+    with asked_once((best, "tune"), (judging, "compare")):
+        yield
 
 
 class Traffic:
@@ -381,7 +390,7 @@ def test_a_switch_under_a_wrong_clock_does_not_stop_the_next(tmp_path: Path, tra
     assert found.entry["rule"] not in ("input", "max_switches", "cooldown")
 
 
-def log_of(path: Path, start_s: float, *, count: int = 13500, isl: int = 1000) -> str:
+def log_of(path: Path, start_s: float, *, count: int = 4500, isl: int = 1000) -> str:
     """A CSV log of 150 requests a second."""
     lines = ["timestamp,prompt_tokens,completion_tokens"]
     lines += [f"{start_s + k / 150.0:.3f},{isl + k % 7},{200 + k % 5}" for k in range(count)]
@@ -391,10 +400,10 @@ def log_of(path: Path, start_s: float, *, count: int = 13500, isl: int = 1000) -
 
 def test_logs_whose_times_have_no_date_go_on_after_a_switch(tmp_path: Path) -> None:
     """Times that count from each log's own start say nothing of when the last switch was."""
-    first = retune(question(), log_of(tmp_path / "a.csv", 0.0), tmp_path / "s", window_s=90.0, clock_s=2e9, apply=True)
+    first = retune(question(), log_of(tmp_path / "a.csv", 0.0), tmp_path / "s", window_s=30.0, clock_s=2e9, apply=True)
     assert (first.entry["decision"], first.entry["at_s"]) == ("switch", 2e9)
     second = retune(
-        question(), log_of(tmp_path / "b.csv", 0.0, isl=1010), tmp_path / "s", window_s=90.0, clock_s=2e9 + 3600.0
+        question(), log_of(tmp_path / "b.csv", 0.0, isl=1010), tmp_path / "s", window_s=30.0, clock_s=2e9 + 3600.0
     )
     assert second.entry["decision"] == "keep"
     assert second.current_plan == first.entry["candidate"]["plan"]
@@ -403,10 +412,10 @@ def test_logs_whose_times_have_no_date_go_on_after_a_switch(tmp_path: Path) -> N
 def test_a_log_dated_ahead_of_the_clock_is_refused_until_it_is_mended(tmp_path: Path) -> None:
     """A day ahead nothing is decided, so that nothing is dated then; the next log with good times is."""
     ahead = retune(
-        question(), log_of(tmp_path / "a.csv", 1.5e9 + 86400.0), tmp_path / "s", window_s=90.0, clock_s=1.5e9
+        question(), log_of(tmp_path / "a.csv", 1.5e9 + 86400.0), tmp_path / "s", window_s=30.0, clock_s=1.5e9
     )
     assert (ahead.entry["decision"], "ahead of the clock" in ahead.entry["reason"]) == ("refuse", True)
-    good = retune(question(), log_of(tmp_path / "b.csv", 1.5e9), tmp_path / "s", window_s=90.0, clock_s=1.5e9 + 90.0)
+    good = retune(question(), log_of(tmp_path / "b.csv", 1.5e9), tmp_path / "s", window_s=30.0, clock_s=1.5e9 + 30.0)
     assert good.entry["decision"] == "switch"
 
 

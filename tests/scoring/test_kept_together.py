@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -40,9 +41,18 @@ def plans() -> dict[str, Floats]:
     }
 
 
-def p_kept(figures: Mapping[str, Floats], row: int, **constraints: float) -> float:
-    """Probability that one of the plans keeps limits."""
-    study = question(constraints=constraints)
+STUDY = question()
+SI = {"ms": ("s", 1e-3)}
+
+
+def p_kept(figures: Mapping[str, Floats], row: int, **limits: float) -> float:
+    """Probability that one of the plans keeps limits, which are named and measured as in a study's file."""
+    fields = {}
+    for name, value in limits.items():
+        stem, _, unit = name.rpartition("_")
+        own, factor = SI.get(unit, (unit, 1.0))
+        fields[f"{stem}_{own}"] = value * factor
+    study = replace(STUDY, constraints=replace(STUDY.constraints, **fields))
     own = {name: values[[row]] for name, values in figures.items()}
     return float(p_together(means_kept(study_limits(study), own.__getitem__, np.zeros(1)))[0])
 

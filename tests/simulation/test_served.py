@@ -20,7 +20,7 @@ from tests.tuning.brute import question
 RATES = (6.0, 12.0, 14.0, 14.6, 15.0, 16.0, 20.0, 30.0, 1000.0, 1e6)
 
 
-@pytest.mark.parametrize("count", [40, 400, 4000])
+@pytest.mark.parametrize("count", [40, 4000])
 def test_no_less_is_served_where_more_comes(count: int) -> None:
     """What comes, then what the plan can do: within 6 % of the closed form's with all its room taken, few or many."""
     study = question(model="qwen3-32b", workload={"isl": 3000, "osl": 300, "request_rate_per_s": 6})
@@ -34,7 +34,7 @@ def test_no_less_is_served_where_more_comes(count: int) -> None:
     assert served[:2] == [6.0, 12.0]
     full = question(model="qwen3-32b", workload={"isl": 3000, "osl": 300, "request_rate_per_s": 1000})
     (most,) = score(full, [found.candidate])
-    if count > 400:
+    if count > 40:
         assert served[-1] == pytest.approx(most.metrics["requests_per_s"], rel=0.06)
 
 

@@ -30,10 +30,8 @@ CLOSED = {"isl": {"min": 700, "max": 1300}, "osl": {"min": 40, "max": 90}, "conc
 GOODPUT_OBJECTIVE = {"maximize": GOODPUT}
 
 
-@pytest.fixture(autouse=True)
-def few_requests(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which plan wins follows from the same requests on either side, whatever their number."""
-    monkeypatch.setitem(study_traffic.__kwdefaults__, "count", 300)
+pytestmark = pytest.mark.usefixtures("few_requests")
+"""Which plan wins follows from the same requests on either side, whatever their number."""
 
 
 def asked(limits: dict[str, float], load: dict[str, Any] | None = None) -> Study:

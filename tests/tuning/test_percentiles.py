@@ -19,11 +19,8 @@ from autotune.tuning import TuneResult, tune
 from autotune.tuning.simulate_ranking import simulate_ranking, with_percentiles
 from tests.tuning.brute import question
 
-
-@pytest.fixture(autouse=True)
-def few_requests(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which plan wins follows from the same requests on either side, whatever their number."""
-    monkeypatch.setitem(study_traffic.__kwdefaults__, "count", 300)
+pytestmark = pytest.mark.usefixtures("few_requests")
+"""Which plan wins follows from the same requests on either side, whatever their number."""
 
 
 Limits = dict[str, float]

@@ -14,12 +14,10 @@ from autotune.scoring.limits import check_limits, study_limits
 from autotune.scoring.objective import plan_expected
 from autotune.scoring.trial_record import Recorder, study_header
 from autotune.scoring.unsure_means import AT_A_RATE, IN_A_LOOP, prompts_fill
-from autotune.space import format_plan
 from autotune.storage import open_store
 from autotune.study import Study, load_study
 from autotune.tuning import TuneResult, tune
 from costmodel.estimate.normal import normal_cdf, p_below
-from tests.studies import STUDIES
 from tests.tuning.brute import best_by_plan, question
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,28 +35,6 @@ SMALL = (
     "constraints.tpot_ms=30",
     "constraints.ttft_ms=2000",
 )
-
-
-@pytest.mark.parametrize("path", STUDIES, ids=lambda p: p.stem)
-def test_shipped_studies(path: Path) -> None:
-    """Each has an answer in which counts add up and nothing infeasible is ranked."""
-    loaded = load_study(path)
-    result = tune(loaded)
-    assert result.complete
-    valid = len(result.space.candidates)
-    seen = result.by_percentile
-    left = 0 if seen is None else len(seen.left) + len(seen.behind)  # not simulated, or others may come before them
-    assert valid == len(result.ranked) + len(result.infeasible) + left
-    assert sum(result.infeasible_counts.values()) == len(result.infeasible)
-    assert result.space.enumerated == valid + sum(result.space.rejected.values())
-    assert all(p.feasible and not p.violations for p in result.ranked)
-    assert all(p.violations and p.violations[0].excess > 0 for p in result.infeasible)
-    assert bool(result.ranked) == (path.stem != "infeasible-example")
-    assert result.baseline is not None
-    names = {format_plan(c.layout, c.engine) for c in result.space.candidates}
-    assert (
-        format_plan(result.baseline.resolution.candidate.layout, result.baseline.resolution.candidate.engine) in names
-    )
 
 
 def _values(loaded: Study, result: TuneResult) -> dict[str, float]:

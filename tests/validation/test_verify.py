@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Iterator
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ from autotune.validation.bench import BenchKnobs, read_results
 from autotune.validation.verify import verify
 from costmodel.errors import InputError
 from costmodel.measured.runs import prepare_runs
+from tests.remembered import asked_once
 from tests.studies import FOLDER
 
 STUDY = FOLDER / "deepseek-v3-128xh200.toml"
@@ -38,6 +42,13 @@ RESULT = {
     "autotune_lengths": "fixed",
     "autotune_replicas": "1",
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _answered_once() -> Iterator[None]:
+    """The ranking before is that of one study in most tests."""
+    with asked_once((import_module("autotune.validation.verify"), "tune"), (sys.modules[__name__], "tune")):
+        yield
 
 
 def write(path: Path, **changes: Any) -> Path:

@@ -161,11 +161,6 @@ JOBS = (
         words=("compare", LLAMA, "--current", "R4 TP4", "--candidate", "R2 TP8", "--table"),
         sees=("current", "candidate"),
     ),
-    Job(
-        name="compare-pools",
-        words=("compare", LLAMA, "--candidate", "P8:TP8 + D8:TP8", "--table"),
-        sees=("P8:TP8 + D8:TP8",),
-    ),
     Job(name="space", words=("space", LLAMA, "--table"), sees=("35 enumerated, 15 valid",), recorded=True),
     Job(name="catalog", words=("catalog", "--table"), sees=("h200_sxm", "deepseek-ai/DeepSeek-V3")),
     Job(name="model", words=("model", "deepseek-v3", "--table"), sees=("671", "parameters")),
@@ -210,7 +205,6 @@ JOBS = (
     Job(name="help", words=("--help",), sees=("autotune init", "tune")),
     Job(name="version", words=("--version",), sees=("autotune, version",)),
     Job(name="study-help", words=("study", "--help"), sees=("export", "delete")),
-    Job(name="page", words=("tune", LLAMA, "--no-storage", "--table", "--html", "page.html"), sees=("Next",)),
 )
 
 MISTAKES = (

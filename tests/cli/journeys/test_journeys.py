@@ -4,17 +4,39 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from autotune import comparison, evaluation, tuning
 from autotune.cli.main import main
+from autotune.comparison import best, peer_picks
+from autotune.evaluation import evaluate_plan
+from autotune.launch import export
+from autotune.tuning import pareto_front
 from tests.cli.journeys.screens import JOBS, MISTAKES, ROOT, SCREENS, WIDTHS, Job, Mistake, Screen, screen
+from tests.remembered import asked_once
 
 ANSWERS = ("first-answer", "quick", "no-plan-fits", "too-large", "fewest-gpus", "pools")
 ANSWER_LINES = 20
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _answered_once() -> Iterator[None]:
+    """Many screens are of one answer, which is found once."""
+    tunes = [(module, "tune") for module in (tuning, best, evaluate_plan, export, peer_picks)]
+    others = (
+        (comparison, "compare"),
+        (evaluation, "evaluate"),
+        (pareto_front, "pareto"),
+        (peer_picks, "explain_picks"),
+    )
+    with asked_once(*tunes, *others):
+        yield
+
+
+@pytest.mark.usefixtures("few_requests")
 @pytest.mark.parametrize("job", [job for job in JOBS if not job.recorded], ids=lambda job: job.name)
 def test_a_job_is_done(job: Job) -> None:
     """A person sees what the job is about, with the exit code that the manual names."""
