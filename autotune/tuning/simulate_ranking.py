@@ -26,7 +26,7 @@ from autotune.simulation.percentile_limits import PercentileLimit, is_simulated,
 from autotune.simulation.queue_growth import queue_grows
 from autotune.simulation.simulate_plan import Traffic, simulate_plan, study_traffic
 from autotune.study import Study
-from costmodel.simulation.forecast import LATENCIES, STATISTICS, Forecast, Likely
+from costmodel.simulation.forecast import Forecast, Likely
 
 LONG_REQUESTS = 0.9
 """Share of the leading plans whose requests take at most what a sample's windows are measured by."""
@@ -185,11 +185,7 @@ def _shown(likely: Likely, factor: float) -> dict[str, float]:
 
 def _percentiles(forecast: Forecast) -> dict[str, Any]:
     """Every statistic of every latency as expected, ms: `ttft_p99_ms`."""
-    return {
-        f"{name}_{statistic}_ms": 1e3 * forecast.latency(name, statistic).value
-        for name in LATENCIES
-        for statistic in STATISTICS
-    }
+    return {f"{name}_{statistic}_ms": 1e3 * value for (name, statistic), value in forecast.statistics().items()}
 
 
 def _at_best(study: Study, plan: PlanResult, traffic: Traffic) -> float:

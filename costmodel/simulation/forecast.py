@@ -87,6 +87,14 @@ class Forecast:
     base: Simulated
     """The requests of `quick` and `slow` as expected: all of them, or some."""
 
+    def statistics(self) -> dict[tuple[str, str], float]:
+        """Every one of `STATISTICS` of each of `LATENCIES` as expected, seconds."""
+        return {
+            (name, statistic): value
+            for name in LATENCIES
+            for statistic, value in _figures(self.expected, name, self.errors.first).statistics(STATISTICS).items()
+        }
+
     def latency(self, name: str, statistic: str) -> Likely:
         """Mean or percentile of one of `LATENCIES`, seconds: over requests; of `itl` over the gaps between tokens."""
         runs = (self.expected, self.base, self.quick, self.slow)
