@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import ceil, exp
 from typing import TypeVar
@@ -256,23 +257,42 @@ def simulate_plan(
     *,
     routing: Routing = Routing.ROUND_ROBIN,
     with_range: bool = True,
+    range_for: Callable[[Forecast], bool] | None = None,
 ) -> PlanSimulation:
     """Serve traffic by a plan with its dtypes and token budget, and the engine options of the study or its own.
 
     Engines let in as many sequences as `max_num_seqs` of these says, whatever concurrency the plan was ranked
     for: in a burst there are more of them than on average. Without a range it is simulated once, as it is expected.
     A disaggregated plan has the seats and token budgets of its pools, and its own routing.
+
+    Args:
+        study: whose requests and engine options these are.
+        plan: what serves.
+        traffic: what comes.
+        routing: how the router in front of the replicas chooses one.
+        with_range: whether the likely range of steps' length is drawn through the simulation.
+        range_for: tells of what was simulated as expected whether it is worth that; where it is not, the likely range
+            is in proportion to that of steps. None: all is.
     """
     if plan.pools is not None:
         pools, errors = pools_model(study, plan)
-        return _simulated(study, plan, pools, errors if with_range else replace(errors, pace_log_sd=0.0), traffic)
+        errors = errors if with_range else replace(errors, pace_log_sd=0.0)
+        return _simulated(study, plan, (pools, errors), traffic, range_for)
     model, errors = plan_server(study, plan, open_loop=traffic.rate_per_s is not None)
     model = replace(model, routing=routing)
-    return _simulated(study, plan, model, errors if with_range else replace(errors, pace_log_sd=0.0), traffic)
+    errors = errors if with_range else replace(errors, pace_log_sd=0.0)
+    return _simulated(study, plan, (model, errors), traffic, range_for)
 
 
-def _simulated(study: Study, plan: PlanResult, model: _Model, errors: StepErrors, offered: Traffic) -> PlanSimulation:
+def _simulated(
+    study: Study,
+    plan: PlanResult,
+    known: tuple[_Model, StepErrors],
+    offered: Traffic,
+    range_for: Callable[[Forecast], bool] | None,
+) -> PlanSimulation:
     """What a model makes of the traffic, at its expected and its likely paces."""
+    model, errors = known
     alike, part = 1.0, model
     if offered.least:
         part = model.part
@@ -281,13 +301,15 @@ def _simulated(study: Study, plan: PlanResult, model: _Model, errors: StepErrors
     else:
         traffic = offered.with_caches(model)
         done = traffic.serve(model.paced(errors.pace))
-    ends = traffic.of_ends(done) if errors.pace_log_sd else traffic
-    base = done
-    if traffic.sample is not None:
-        base = replace(done, sample=ends.sample)
-    elif ends.sample is not None:
-        base = ends.serve(part.paced(errors.pace))
-    found = with_ends(part, errors, ends.serve, expected=done, base=base)
+    found = Forecast.in_proportion(done, errors)
+    if range_for is None or range_for(found):
+        ends = traffic.of_ends(done) if errors.pace_log_sd else traffic
+        base = done
+        if traffic.sample is not None:
+            base = replace(done, sample=ends.sample)
+        elif ends.sample is not None:
+            base = ends.serve(part.paced(errors.pace))
+        found = with_ends(part, errors, ends.serve, expected=done, base=base)
     begin, end = done.served.requests.arrival_s.min(initial=np.inf), np.nanmax(done.served.finish_s, initial=0.0)
     lasted = max(float(end - min(begin, 0.0)), 1e-9) if traffic.sample is None else traffic.sample.simulated_s
     return PlanSimulation(

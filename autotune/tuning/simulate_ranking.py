@@ -25,7 +25,7 @@ from autotune.simulation.percentile_limits import PercentileLimit, is_simulated,
 from autotune.simulation.queue_growth import queue_grows
 from autotune.simulation.simulate_plan import Traffic, simulate_plan, study_traffic
 from autotune.study import Study
-from costmodel.simulation.forecast import LATENCIES, STATISTICS, Likely
+from costmodel.simulation.forecast import Likely
 
 LONG_REQUESTS = 0.9
 """Share of the leading plans whose requests take at most what a sample's windows are measured by."""
@@ -130,14 +130,15 @@ def with_percentiles(study: Study, plan: PlanResult, limits: Sequence[Percentile
     """The plan held against what is simulated: its figures, what it breaks, and how probably it keeps all.
 
     A sample of a log says too little of a plan whose queue grows in a window: it begins each with an empty server. What
-    such a plan breaks it breaks; where it seems to keep all, the whole log is simulated.
+    such a plan breaks it breaks; where it seems to keep all, the whole log is simulated. A plan that breaks a limit as
+    expected is not simulated at both ends of its likely range, which cannot make it one that keeps all.
     """
-    simulation = simulate_plan(study, plan, traffic.for_plan(plan.metrics["e2e_s"]))
-    if (
-        traffic.sample is not None
-        and queue_grows(simulation.forecast.expected)
-        and all(limit.kept(limit.figure(simulation.forecast)) for limit in limits)
-    ):
+
+    def keeps_all(found: Forecast) -> bool:
+        return all(limit.kept(limit.figure(found)) for limit in limits)
+
+    simulation = simulate_plan(study, plan, traffic.for_plan(plan.metrics["e2e_s"]), range_for=keeps_all)
+    if traffic.sample is not None and queue_grows(simulation.forecast.expected) and keeps_all(simulation.forecast):
         return with_percentiles(study, plan, limits, replace(traffic, sample=None))
     figures = {limit.code: limit.figure(simulation.forecast) for limit in limits}
     waived = LOAD_SERVED if may_keep(study, plan) and not plan.feasible else ""
@@ -161,9 +162,7 @@ def with_percentiles(study: Study, plan: PlanResult, limits: Sequence[Percentile
         if (error := limit.sampling_error(simulation.forecast)) is not None:
             shown[limit.code]["sampling_error"] = error * limit.factor
     expected_ms = {
-        f"{name}_{statistic}_ms": 1e3 * simulation.forecast.latency(name, statistic).value
-        for name in LATENCIES
-        for statistic in STATISTICS
+        f"{name}_{statistic}_ms": 1e3 * value for (name, statistic), value in simulation.forecast.statistics().items()
     }
     metrics: Mapping[str, float] = plan.metrics
     if study.objective.metric == GOODPUT:

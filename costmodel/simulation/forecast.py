@@ -4,7 +4,7 @@ The calibration knows how much longer steps are than the formulas say, and how s
 than in proportion, so that the error is drawn through the simulation: it runs with steps of the length that is
 expected, and at both ends of the 80 % likely range. What a first token is off by beyond its steps is a factor. The ends
 may serve fewer requests, of a long log: how much slower these are than the same ones at the expected pace says it for
-all.
+all. Of a plan that is out of the question its ends may be told from the expected pace alone: in proportion.
 """
 
 from __future__ import annotations
@@ -100,6 +100,23 @@ class Forecast:
     errors: StepErrors
     base: Simulated
     """The requests of `quick` and `slow` as expected: all of them, or some."""
+
+    @classmethod
+    def in_proportion(cls, expected: Simulated, errors: StepErrors) -> Forecast:
+        """What was simulated at its expected pace alone, with every time as much shorter and longer as a step may be.
+
+        Waiting answers to the length of steps more than that: the likely range is wider where there is much of it.
+        """
+        quick, slow = (expected.slowed(float(np.exp(z * errors.pace_log_sd))) for z in (-Z90, Z90))
+        return cls(expected=expected, quick=quick, slow=slow, errors=errors, base=expected)
+
+    def statistics(self) -> dict[tuple[str, str], float]:
+        """Every one of `STATISTICS` of each of `LATENCIES` as expected, seconds."""
+        return {
+            (name, statistic): value
+            for name in LATENCIES
+            for statistic, value in _figures(self.expected, name, self.errors.first).statistics(STATISTICS).items()
+        }
 
     def latency(self, name: str, statistic: str) -> Likely:
         """Mean or percentile of one of `LATENCIES`, seconds: over requests; of `itl` over the gaps between tokens."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,21 +70,38 @@ class Figures:
 
     def statistic(self, name: str) -> float:
         """`mean`, or a percentile such as `p95`; NaN where there are no values."""
+        return self.statistics((name,))[name]
+
+    def statistics(self, names: Sequence[str]) -> dict[str, float]:
+        """Several of them."""
         if self.values.size == 0:
-            return float("nan")
-        if name == "mean":
-            return float(np.average(self.values, weights=self.weights))
-        return percentile(self.values, float(name[1:]), self.weights)
+            return dict.fromkeys(names, float("nan"))
+        shares = [name for name in names if name != "mean"]
+        found = dict(
+            zip(shares, percentiles(self.values, [float(name[1:]) for name in shares], self.weights), strict=True)
+        )
+        if "mean" in names:
+            found["mean"] = float(np.average(self.values, weights=self.weights))
+        return {name: found[name] for name in names}
 
 
 def percentile(values: Floats, share: float, weights: Floats | None = None) -> float:
     """The value that `share` per cent of the values do not exceed (nearest rank, no interpolation)."""
-    if values.size == 0:
-        return float("nan")
+    return percentiles(values, (share,), weights)[0]
+
+
+def percentiles(values: Floats, shares: Sequence[float], weights: Floats | None = None) -> list[float]:
+    """The same for several shares, of values that are ordered once."""
+    last = values.size - 1
+    if last < 0:
+        return [float("nan")] * len(shares)
+    if not shares:
+        return []
     if weights is None:
-        place = min(max(int(np.ceil(share / 100.0 * values.size)) - 1, 0), values.size - 1)
-        return float(np.partition(values, place)[place])
+        places = [min(max(int(np.ceil(share / 100.0 * values.size)) - 1, 0), last) for share in shares]
+        found = np.partition(values, places)
+        return [float(found[place]) for place in places]
     order = np.argsort(values)
     reached = np.cumsum(weights[order])
-    place = int(np.searchsorted(reached, share / 100.0 * reached[-1] * (1.0 - 1e-12)))
-    return float(values[order[min(place, values.size - 1)]])
+    places = [int(np.searchsorted(reached, share / 100.0 * reached[-1] * (1.0 - 1e-12))) for share in shares]
+    return [float(values[order[min(place, last)]]) for place in places]

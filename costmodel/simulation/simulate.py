@@ -159,6 +159,8 @@ class Simulated:
             preemptions=self.preemptions,
             busy_s=self.busy_s * factor,
             timeline=tuple(events * np.array([factor, 1.0, 1.0, 1.0]) for events in self.timeline),
+            sample=None if self.sample is None else self.sample.slowed(factor),
+            window=self.window,
         )
 
 

@@ -13,10 +13,12 @@ from autotune.report.document import baseline_place, baseline_rank, tune_documen
 from autotune.scoring.limits import JOINT_PROBABILITY
 from autotune.scoring.objective import ranking_value
 from autotune.simulation.percentile_limits import percentile_limits
-from autotune.simulation.simulate_plan import study_traffic
+from autotune.simulation.simulate_plan import Traffic, simulate_plan, study_traffic
 from autotune.study import Study
 from autotune.tuning import TuneResult, tune
 from autotune.tuning.simulate_ranking import simulate_ranking, with_percentiles
+from costmodel.simulation.pools import PoolsModel
+from costmodel.simulation.simulate import ServerModel, Simulated
 from tests.tuning.brute import question
 
 pytestmark = pytest.mark.usefixtures("few_requests")
@@ -79,6 +81,33 @@ def test_a_limit_on_a_percentile_is_tighter_than_on_the_mean() -> None:
     assert not result.ranked
     assert all(p.violations[0].code == "ttft_p99_ms" for p in result.infeasible)
     assert all(p.violations[0].value > 1.0 for p in result.infeasible)
+
+
+def test_a_plan_that_is_broken_as_expected_is_simulated_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It breaks the same limits by as much as with its likely range drawn through the simulation, which others have."""
+    study = asked({"ttft_p99_ms": 42.0})
+    runs: list[Traffic] = []
+    (limit,), traffic = percentile_limits(study), study_traffic(study)
+    serve = Traffic.serve
+
+    def counted(offered: Traffic, model: ServerModel | PoolsModel, **options: bool) -> Simulated:
+        runs.append(offered)
+        return serve(offered, model, **options)
+
+    monkeypatch.setattr(Traffic, "serve", counted)
+    found = set()
+    for plan in by_means(study).ranked:
+        whole = simulate_plan(study, plan, traffic).forecast
+        drawn, runs = limit.figure(whole), []
+        held = with_percentiles(study, plan, (limit,), traffic)
+        shown = held.breakdown["simulated"][limit.code]
+        assert shown["value"] == 1e3 * drawn.value
+        assert held.feasible is (limit.kept(drawn) and held.p_meets >= study.search.min_p_meets)
+        assert (shown["likely_high"] == 1e3 * drawn.high) is limit.kept(drawn)
+        assert shown["likely_low"] <= shown["value"] <= shown["likely_high"]
+        assert len(runs) == (3 if limit.kept(drawn) else 1)
+        found.add(limit.kept(drawn))
+    assert found == {True, False}
 
 
 def test_the_share_within_limits_binds() -> None:
