@@ -25,7 +25,7 @@ from autotune.simulation.percentile_limits import PercentileLimit, is_simulated,
 from autotune.simulation.queue_growth import queue_grows
 from autotune.simulation.simulate_plan import Traffic, simulate_plan, study_traffic
 from autotune.study import Study
-from costmodel.simulation.forecast import Likely
+from costmodel.simulation.forecast import Forecast, Likely
 
 LONG_REQUESTS = 0.9
 """Share of the leading plans whose requests take at most what a sample's windows are measured by."""
