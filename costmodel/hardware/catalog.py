@@ -19,6 +19,9 @@ _DATA = files("costmodel.hardware") / "catalog_data"
 GENERATIONS = ("ampere", "ada", "hopper", "blackwell", "blackwell_ultra", "cdna3", "cdna4")
 
 
+OUT = "between domains, 1e9 bytes/s: the NIC of one GPU, or the PCIe where a host has several domains"
+
+
 class PeakTable(BaseModel):
     """Dense peaks in TFLOP/s (1e12); bf16 and fp16 are one figure. Absent: not in hardware."""
 
@@ -55,10 +58,12 @@ class GpuTable(BaseModel):
         allow_inf_nan=False,
         description="achievable share of peak HBM bandwidth, as you measured it",
     )
-    scaleup_gpus: int = Field(8, ge=1, le=100_000, description="GPUs in one NVLink (Infinity Fabric, PCIe) domain")
+    scaleup_gpus: int | None = Field(
+        None, ge=1, le=100_000, description="GPUs in one NVLink (Infinity Fabric, PCIe) domain; default: a host's"
+    )
     scaleup_gb_per_s: float = Field(gt=0, le=1e6, allow_inf_nan=False, description="inside the domain, 1e9 bytes/s")
     scaleup_latency_us: float = Field(1.5, ge=0, le=1e5, allow_inf_nan=False)
-    scaleout_gb_per_s: float = Field(gt=0, le=1e6, allow_inf_nan=False, description="NIC of one GPU, 1e9 bytes/s")
+    scaleout_gb_per_s: float = Field(gt=0, le=1e6, allow_inf_nan=False, description=OUT)
     scaleout_latency_us: float = Field(5.0, ge=0, le=1e5, allow_inf_nan=False)
     gpus_per_node: int = Field(8, ge=1, le=100_000, description="GPUs of one host")
     price_per_hour: float | None = Field(None, gt=0, le=1e6, allow_inf_nan=False, description="US dollars per GPU hour")
