@@ -133,7 +133,7 @@ def import_plan(
         arch = load_model(exported) if find_model(exported) is not None else None
         assumptions = []
     gpus_of = _gpus_of_pools(heads, document, study)
-    parts = [(role, _part(servers, arch, gpus_of[role])) for role, servers in heads]
+    parts = [(role, _part(servers, arch, gpus_of[role], served.dtype)) for role, servers in heads]
     problems = [problem for _, part in parts for problem in part.options.problems]
     if problems:
         raise InputError(dict.fromkeys(problems))
@@ -214,8 +214,8 @@ def _gpus_of_pools(
     return out
 
 
-def _part(servers: list[Process], arch: Arch | None, gpu: Gpu | None) -> _Part:
-    """Servers that are copies of one."""
+def _part(servers: list[Process], arch: Arch | None, gpu: Gpu | None, stored: str | None) -> _Part:
+    """Servers that are copies of one, which store their weights in `stored` where that is not as `arch` has it."""
     command = servers[0].command
     options = OptionReader(
         command=command,
@@ -226,7 +226,7 @@ def _part(servers: list[Process], arch: Arch | None, gpu: Gpu | None) -> _Part:
     one = layout_of(options, arch, 1)
     layout = layout_of(options, arch, sum(servers_of(p, one.gpus) for p in servers))
     knobs = knobs_of(options, layout)
-    return _Part(options=options, layout=layout, knobs=knobs, started=started_of(options, knobs))
+    return _Part(options=options, layout=layout, knobs=knobs, started=started_of(options, knobs, arch, stored))
 
 
 def _heads(processes: list[Process]) -> list[tuple[str | None, list[Process]]]:

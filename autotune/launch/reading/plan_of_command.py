@@ -8,6 +8,7 @@ from typing import Any
 
 from autotune.engines import ENGINES
 from autotune.engines.option_reader import Command, OptionReader
+from autotune.launch.reading.started import QUANTIZATION
 from costmodel.arch import Arch
 from costmodel.errors import InputError
 from costmodel.plan.layout import Layout
@@ -39,7 +40,7 @@ def knobs_of(options: OptionReader, layout: Layout) -> dict[str, Any]:
         "concurrency": None,
         "max_num_batched_tokens": None if tokens is None else max(tokens // ranks, 1),
         "max_num_seqs": None if seqs is None else max(seqs // ranks, 1),
-        "weight_dtype": options.text("quantization"),
+        "weight_dtype": options.text(QUANTIZATION),
         "kv_dtype": None if kv is None else engine.kv_dtype(kv),
         "max_model_len": options.number(length) if options.text(length) not in ("auto", "-1") else None,
         "memory_fraction": options.fraction(memory[0]) if memory else usual,

@@ -8,6 +8,12 @@ from typing import Any
 
 from autotune.engines import ENGINES
 from autotune.engines.option_reader import OptionReader
+from autotune.engines.quantisations import is_priced
+from costmodel.arch import Arch
+from costmodel.errors import InputError
+
+QUANTIZATION = "quantization"
+"""Option of vLLM and SGLang that names how weights are quantised."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,14 +45,33 @@ class Started:
         return replace(self, not_priced=own)
 
 
-def started_of(options: OptionReader, knobs: Mapping[str, Any]) -> Started:
-    """What a command says, of which `knobs` were read (`knobs_of`)."""
+def started_of(
+    options: OptionReader, knobs: Mapping[str, Any], arch: Arch | None, checkpoint_dtype: str | None
+) -> Started:
+    """What a command says, of which `knobs` were read (`knobs_of`).
+
+    `checkpoint_dtype`: in which it stores its weights where that is not as `arch` has it.
+
+    Raises:
+        InputError: it starts a server that generates nothing.
+    """
     engine, command = ENGINES[options.command.engine], options.command
+    if nothing := engine.start_options.generates_nothing(command):
+        message = f"must start a server that generates tokens: with {' and '.join(nothing)} it generates none"
+        raise InputError.single("FILE|COMMAND", message)
     told, said = engine.start_options, any(options.text(name) is not None for name in engine.memory_options)
     return Started(
         max_num_seqs=knobs["max_num_seqs"],
         memory_fraction=knobs["memory_fraction"] if said else None,
         cuda_graphs=told.captures_graphs(command),
         drafts=told.drafts(command),
-        not_priced=told.left_out(command),
+        not_priced=(*_weights(options, arch, checkpoint_dtype), *told.left_out(command)),
     )
+
+
+def _weights(options: OptionReader, arch: Arch | None, checkpoint_dtype: str | None) -> tuple[str, ...]:
+    """The quantisation that it is told, where its weights are then not those that are priced."""
+    method, made = options.text(QUANTIZATION), ENGINES[options.command.engine].weight_names.values()
+    if method is None or arch is None or is_priced(method, made, arch, checkpoint_dtype):
+        return ()
+    return (f"{options.command.options.options[QUANTIZATION].flags[0]} {method}",)
