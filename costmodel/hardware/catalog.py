@@ -96,11 +96,11 @@ def _index() -> dict[str, str]:
     return index
 
 
-def load_gpu(name: str) -> Gpu:
+def load_gpu(name: str, otherwise: str = "Describe it in a [cluster.gpu] table instead") -> Gpu:
     """A GPU type of the catalog.
 
     Raises:
-        InputError: unknown name; lists the nearest ones and how else to give a GPU.
+        InputError: unknown name; lists the nearest ones, and `otherwise`: how else to give a GPU there.
     """
     known = _key(name)
     if known not in gpu_names():
@@ -108,9 +108,7 @@ def load_gpu(name: str) -> Gpu:
     if not known:
         near = difflib.get_close_matches(_key(name), list(_index()), n=3, cutoff=0.4)
         hint = f"; the nearest are {', '.join(near)}" if near else ""
-        raise InputError.single(
-            "gpu", f"{name!r} is not in the catalog{hint}. Describe it in a [cluster.gpu] table instead"
-        )
+        raise InputError.single("gpu", f"{name!r} is not in the catalog{hint}. {otherwise}")
     return gpu_from_table(tomllib.loads((_DATA / f"{known}.toml").read_text(encoding="utf-8")), known)
 
 

@@ -26,10 +26,15 @@ MAX_ROWS = 5_000
 MAX_RUNS_BYTES = 50_000_000
 """Every run is held against every other: memory and time rise with the square of their number."""
 _DTYPE_NAMES = {"bfloat16": "bf16", "float16": "fp16", "w4a16_mxfp4": "mxfp4", "int4_wo": "int4"}
-QUANTISED: Mapping[str, str] = MappingProxyType(
-    {"fp8": "fp8", "fp4": "nvfp4", "nvfp4": "nvfp4", "mxfp4": "mxfp4", "int8": "int8", "int4": "int4"}
+PRECISIONS: Mapping[str, str] = MappingProxyType(
+    {"": "", "fp4": "nvfp4"}
+    | {
+        name: "" if dtype in ("bf16", "fp16") else dtype
+        for name, dtype in (*zip(BYTES_PER_WEIGHT, BYTES_PER_WEIGHT, strict=True), *_DTYPE_NAMES.items())
+    }
 )
-"""Precisions that say how weights are stored -> their dtype; 16 bits may be of the checkpoint or of products alone."""
+"""Precision of a row -> how it says that weights are stored; empty: as in the checkpoint, as 16 bits may be of products
+alone."""
 
 
 def read_rows(path: Path, required: Sequence[str]) -> list[dict[str, str]]:
@@ -100,8 +105,15 @@ def read_arch(
         problems.append(Problem(path=at, message="model must not be empty"))
         return None
     dtypes = row.get("gemm_dtype", ""), row.get("moe_dtype", "")
+    precision = row.get("precision", "")
+    if precision not in PRECISIONS:
+        names = ", ".join(filter(None, PRECISIONS))
+        message = f"precision must be one of {names}, or empty for the checkpoint's own, got {precision!r}"
+        if message not in {p.message for p in problems}:
+            problems.append(Problem(path=at, message=message))
+        return None
     if not any(dtypes):
-        dtypes = (QUANTISED.get(row.get("precision", ""), ""),) * 2
+        dtypes = (PRECISIONS[precision],) * 2
     key = (row["model"], *dtypes)
     if key in cells:
         return cells[key]
@@ -135,7 +147,7 @@ def read_gpu(name: str, at: str, clusters: dict[str, Gpu | None], problems: list
     if name not in clusters:
         clusters[name] = None
         try:
-            clusters[name] = load_gpu(name)
+            clusters[name] = load_gpu(name, "Describe it in [cluster.gpu] of a study, and give that with --study")
         except InputError as error:
             problems += [Problem(path=at, message=f"{p.path}: {p.message}") for p in error.problems]
     return clusters[name]
@@ -147,8 +159,11 @@ def read_servers(
     engines: Mapping[str, EngineTraits],
     models: Path | None,
     read: ReadRow[Measured],
+    own_gpus: Mapping[str, Gpu],
 ) -> tuple[Measured, ...]:
     """What `read` makes of each row of a CSV, given its place in the file and the engine, model and GPU that it names.
+
+    `own_gpus`: by name, GPUs that go before the catalog's.
 
     Of these three, what is not known is None and a problem: `read` says what else is wrong and returns None.
 
@@ -158,7 +173,7 @@ def read_servers(
     problems: list[Problem] = []
     known = ModelFolder(models)
     cells: dict[tuple[str, str, str], Arch | None] = {}
-    gpus: dict[str, Gpu | None] = {}
+    gpus: dict[str, Gpu | None] = dict(own_gpus)
     out = []
     for line, row in enumerate(read_rows(path, required), start=2):
         at, engine = f"{path}:{line}", engines.get(row["engine"])

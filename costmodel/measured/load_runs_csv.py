@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from costmodel.arch import Arch
 from costmodel.engine import EngineTraits
@@ -53,9 +54,14 @@ def has_percentiles(path: Path) -> bool:
     return any(name in read_rows(path, REQUIRED)[0] for name in MARKS)
 
 
-def read_load_runs(path: Path, engines: Mapping[str, EngineTraits], models: Path | None = None) -> tuple[LoadRun, ...]:
+def read_load_runs(
+    path: Path,
+    engines: Mapping[str, EngineTraits],
+    models: Path | None = None,
+    own_gpus: Mapping[str, Gpu] = MappingProxyType({}),
+) -> tuple[LoadRun, ...]:
     """Read a file of such runs; arguments and errors as those of `read_runs`."""
-    return read_servers(path, REQUIRED, engines, models, _load_run)
+    return read_servers(path, REQUIRED, engines, models, _load_run, own_gpus)
 
 
 def _load_run(

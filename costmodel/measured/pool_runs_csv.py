@@ -16,6 +16,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 from costmodel.arch import Arch
 from costmodel.dtypes import KV_BYTES
@@ -44,15 +45,20 @@ def has_pools(path: Path) -> bool:
     return any(name.startswith(("prefill_attn_", "decode_attn_")) for name in read_rows(path, ())[0])
 
 
-def read_pool_runs(path: Path, engines: Mapping[str, EngineTraits], models: Path | None = None) -> tuple[PoolRun, ...]:
+def read_pool_runs(
+    path: Path,
+    engines: Mapping[str, EngineTraits],
+    models: Path | None = None,
+    own_gpus: Mapping[str, Gpu] = MappingProxyType({}),
+) -> tuple[PoolRun, ...]:
     """Read a CSV with the columns of `REQUIRED` and more; unknown columns are ignored.
 
-    `models`: a folder of config.json files, matched by name, that goes before the catalog.
+    `models`: a folder of config.json files, matched by name, that goes before the catalog; `own_gpus`: GPUs that do.
 
     Raises:
         InputError: every row and column that cannot be read; unknown models and GPUs are named once each.
     """
-    return read_servers(path, REQUIRED, engines, models, _run)
+    return read_servers(path, REQUIRED, engines, models, _run, own_gpus)
 
 
 def _run(

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -36,15 +37,20 @@ UNIFORM_MEAN = 0.9
 """Lengths drawn from [0.8, 1.0] of the nominal ones have this mean."""
 
 
-def read_runs(path: Path, engines: Mapping[str, EngineTraits], models: Path | None = None) -> tuple[Run, ...]:
+def read_runs(
+    path: Path,
+    engines: Mapping[str, EngineTraits],
+    models: Path | None = None,
+    own_gpus: Mapping[str, Gpu] = MappingProxyType({}),
+) -> tuple[Run, ...]:
     """Read a CSV with the columns of `REQUIRED` and more; unknown columns are ignored.
 
-    `models`: a folder of config.json files, matched by name, that goes before the catalog.
+    `models`: a folder of config.json files, matched by name, that goes before the catalog; `own_gpus`: GPUs that do.
 
     Raises:
         InputError: every row and column that cannot be read; unknown models and GPUs are named once each.
     """
-    return _with_clients(read_servers(path, REQUIRED, engines, models, _run))
+    return _with_clients(read_servers(path, REQUIRED, engines, models, _run, own_gpus))
 
 
 def _with_clients(runs: tuple[Run, ...]) -> tuple[Run, ...]:
