@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 
 from autotune.comparison.values import KEEP, SWITCH, UNDECIDED, ComparedPlan, Verdict
 from autotune.metrics import METRICS
 from autotune.scoring.objective import time_decides
+from autotune.scoring.overload import ENDLESS
 from autotune.scoring.pair_words import against, metric_change
 from autotune.scoring.value_and_gain import Gain
 from autotune.study import Study
@@ -20,7 +22,9 @@ SAME_SERVED_FRAC = 0.0005
 
 
 def broken_words(violation: Violation) -> str:
-    """A broken limit in words: `tpot_ms (62.1 against 50 ms)`."""
+    """A broken limit in words: `tpot_ms (62.1 against 50 ms)`, `ttft_ms (grows without bound)`."""
+    if violation.value == inf:
+        return f"{violation.code} ({ENDLESS})"
     return f"{violation.code} ({number(violation.value, 4)} against {number(violation.limit, 4)} {violation.unit})"
 
 

@@ -9,7 +9,7 @@ from autotune.engines import engine_title
 from autotune.launch.refusal import export_refusal
 from autotune.report.document import assumptions, tune_document
 from autotune.report.kinds import kinds_line
-from autotune.report.nearest_table import nearest_table
+from autotune.report.nearest_table import endless_note, nearest_table
 from autotune.report.ranked_table import key_words, ranked_plans, ranked_table
 from autotune.report.study_words import command, gpu_words, launch_steps
 from autotune.report.text_blocks import Block, Line, Report
@@ -69,6 +69,7 @@ def _plans(result: TuneResult, top: int, verdict: Verdict) -> Block:
     if not result.ranked:
         table = nearest_table(result, top or None, overflow="dropped")
         title = "The nearest plans, and what they break"
+        notes += endless_note(result.infeasible[: top or None])
     else:
         shown = ranked_plans(result, top or None)
         table = ranked_table(result, shown, overflow="dropped")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import isfinite
 
 from autotune.report.text_blocks import Cell, Column, Row, Table
@@ -9,6 +10,7 @@ from autotune.report.vocabulary.metrics import TPOT, TTFT, Metric
 from autotune.report.vocabulary.plan_names import plan_name, same_run
 from autotune.report.vocabulary.titles import LIMITS, off_by
 from autotune.report.vocabulary.words import asked, measure
+from autotune.scoring.overload import ENDLESS, overload_of, told
 from autotune.scoring.plan_result import relative_excess
 from autotune.tuning import PlanResult, TuneResult
 
@@ -52,9 +54,17 @@ def nearest_table(result: TuneResult, most: int | None, *, overflow: str = "name
     return Table(caption=caption, columns=columns, rows=tuple(rows), overflow=overflow)
 
 
+def endless_note(plans: Sequence[PlanResult]) -> tuple[str, ...]:
+    """What `∞` in the table means, where it stands there."""
+    if all(overload_of(plan.breakdown) is None for plan in plans):
+        return ()
+    return (f"∞: {ENDLESS}, as more requests come than the plan serves.",)
+
+
 def _latency(metric: Metric, plan: PlanResult) -> Cell:
-    value = plan.metrics[metric.name]
-    return Cell(text=metric.text(value), by=_by(value * metric.factor), small=metric.shown_interval(plan))
+    value = told(plan, metric.name)
+    small = metric.shown_interval(plan) if isfinite(value) else ""
+    return Cell(text=metric.text(value), by=_by(value * metric.factor), small=small)
 
 
 def _by(value: float) -> float | None:

@@ -9,7 +9,7 @@ from typing import Any
 from autotune.evaluation.evaluate_pools import PoolEvaluation, PoolSection, pools_of
 from autotune.evaluation.values import PASSED
 from autotune.launch.refusal import export_refusal
-from autotune.report.document import confidence_document, layout_document
+from autotune.report.document import confidence_document, finite, layout_document
 from autotune.report.evaluation import next_steps
 from autotune.report.evaluation_text import report_of_plan, summary_block
 from autotune.report.reach import reach_of_one
@@ -18,6 +18,7 @@ from autotune.report.text_blocks import Block, Report, text_table
 from autotune.report.vocabulary.plan_names import plan_name
 from autotune.report.vocabulary.words import percent
 from autotune.scoring.gpu_time import OPERATORS
+from autotune.scoring.overload import told, told_figures
 from autotune.space import short_plan
 from autotune.space.pool_plan import ROLES
 from autotune.text.numbers import number
@@ -31,43 +32,46 @@ def pool_evaluation_document(found: PoolEvaluation) -> dict[str, Any]:
     result, best, metric = found.result, found.best, found.study.objective.metric
     other = found.best_aggregated
     dense = not found.study.arch.is_moe
-    return {
-        "study": found.study.name,
-        "verdict": found.verdict,
-        "plan": result.plan,
-        "plan_text": found.text,
-        "name": plan_name(result, dense=dense, several_engines=True),
-        "command": command(found.study, "evaluate", "--plan", found.text).text,
-        "next": next_steps(found.study, result, best, passed=found.verdict == PASSED),
-        "never_measured": reach_of_one(found.study, result),
-        "export_refuses": export_refusal(found.study, result),
-        "engine": result.engine,
-        "knobs": asdict(result.knobs),
-        "summary": {
-            "binding": found.binding,
-            "best_plan": None if best is None else best.plan,
-            "best_name": None if best is None else plan_name(best, dense=dense, several_engines=True),
-            "metric": metric,
-            "value": result.metrics[metric],
-            "best_value": None if best is None else best.metrics[metric],
-            "best_aggregated_plan": None if other is None else other.plan,
-            "best_aggregated_value": None if other is None else other.metrics[metric],
-            "loses_against_best_frac": None if found.distance is None else found.distance.frac,
-            "loses_in": None if found.distance is None else found.distance.metric,
-            "p_better_than_best": found.p_better_than_best,
-            "p_meets": result.p_meets,
-        },
-        "confidence": confidence_document(result, None),
-        "metrics": dict(result.metrics),
-        "checks": [asdict(c) for c in found.checks],
-        "pools": {role: _pool(getattr(found, role), dense=dense) for role in ROLES},
-        "max_local_prefill_tokens": pools_of(result).max_local_prefill_tokens,
-        "ttft_parts_s": dict(result.breakdown["ttft_parts_s"]),
-        "transfer": asdict(found.transfer),
-        "rate_match": asdict(found.rate_match),
-        "conclusion": found.conclusion,
-        "assumptions": list(found.assumptions),
-    }
+    document: dict[str, Any] = finite(
+        {
+            "study": found.study.name,
+            "verdict": found.verdict,
+            "plan": result.plan,
+            "plan_text": found.text,
+            "name": plan_name(result, dense=dense, several_engines=True),
+            "command": command(found.study, "evaluate", "--plan", found.text).text,
+            "next": next_steps(found.study, result, best, passed=found.verdict == PASSED),
+            "never_measured": reach_of_one(found.study, result),
+            "export_refuses": export_refusal(found.study, result),
+            "engine": result.engine,
+            "knobs": asdict(result.knobs),
+            "summary": {
+                "binding": found.binding,
+                "best_plan": None if best is None else best.plan,
+                "best_name": None if best is None else plan_name(best, dense=dense, several_engines=True),
+                "metric": metric,
+                "value": told(result, metric),
+                "best_value": None if best is None else best.metrics[metric],
+                "best_aggregated_plan": None if other is None else other.plan,
+                "best_aggregated_value": None if other is None else other.metrics[metric],
+                "loses_against_best_frac": None if found.distance is None else found.distance.frac,
+                "loses_in": None if found.distance is None else found.distance.metric,
+                "p_better_than_best": found.p_better_than_best,
+                "p_meets": result.p_meets,
+            },
+            "confidence": confidence_document(result, None),
+            "metrics": told_figures(result),
+            "checks": [asdict(c) for c in found.checks],
+            "pools": {role: _pool(getattr(found, role), dense=dense) for role in ROLES},
+            "max_local_prefill_tokens": pools_of(result).max_local_prefill_tokens,
+            "ttft_parts_s": dict(result.breakdown["ttft_parts_s"]),
+            "transfer": asdict(found.transfer),
+            "rate_match": asdict(found.rate_match),
+            "conclusion": found.conclusion,
+            "assumptions": list(found.assumptions),
+        }
+    )
+    return document
 
 
 def _pool(section: PoolSection, *, dense: bool) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from autotune.report.answer import MOST_TRIED, next_block, refused_lines
 from autotune.report.clusters import clusters_block
 from autotune.report.document import assumptions, baseline_place
 from autotune.report.kinds import kinds_line
-from autotune.report.nearest_table import nearest_table
+from autotune.report.nearest_table import endless_note, nearest_table
 from autotune.report.ranked_table import ranked_plans, ranked_table
 from autotune.report.study_words import study_headline
 from autotune.report.text_blocks import Block, Line, Report
@@ -59,7 +59,8 @@ def _plans(result: TuneResult, top: int) -> Block:
     lines = () if result.baseline is None else _baseline(result, result.baseline)
     if not result.ranked:
         nearest = nearest_table(result, top or None, overflow="continued")
-        return Block(title="Plans that break a limit, nearest first", table=nearest, lines=lines)
+        notes = endless_note(result.infeasible[: top or None])
+        return Block(title="Plans that break a limit, nearest first", table=nearest, lines=(*notes, *lines))
     table = ranked_table(result, ranked_plans(result, top or None), overflow="continued")
     refused = refused_lines(result, tuple(enumerate(result.ranked[: min(top or MOST_TRIED, MOST_TRIED)], start=1)))
     kinds = [line] if (line := kinds_line(result)) else []
