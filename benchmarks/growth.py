@@ -74,7 +74,7 @@ def one(folder: str, overrides: Sequence[str]) -> None:
     from autotune import files
     from autotune.cli import stores
     from autotune.cli.main import cli
-    from autotune.report import document, tune_text
+    from autotune.report import answer, document
     from autotune.report import files as texts
     from autotune.storage.store import Store
     from autotune.study import Study
@@ -155,7 +155,7 @@ def one(folder: str, overrides: Sequence[str]) -> None:
     outputs = (
         (document, "tune_document"),
         (document, "plans_csv"),
-        (tune_text, "tune_report"),
+        (answer, "tune_report"),
         (texts, "to_json"),
         (files, "write_file"),
     )

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
+from autotune.retuning.replay import Retuner
 from autotune.retuning.replay_steps import Player
 from autotune.retuning.replay_trace import Trace, most_per_s
-from autotune.retuning.retuner import Retuner
 from autotune.study import load_study
 from autotune.traffic.read import read_traffic
 

@@ -26,7 +26,6 @@ def calibrate(
     study: str | None,
     plan: str | None,
     as_json: bool,
-    as_table: bool,
 ) -> None:
     """Make the model yours with a handful of your own runs.
 
@@ -69,4 +68,4 @@ def calibrate(
     profile, changes = learn(read)
     write_file(Path(out), profile_text(profile))
     document = finite({"profile": out, "runs_by_percentiles": by_percentiles, "cells": [asdict(c) for c in changes]})
-    show(document, lambda _: calibration_report(changes, out, by_percentiles), as_json=as_json, as_table=as_table)
+    show(document, lambda _: calibration_report(changes, out, by_percentiles), as_json=as_json)

@@ -9,6 +9,8 @@ import click
 from autotune.cli.options import SHOWN
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from autotune.report.text_blocks import Report
     from costmodel.hardware import Gpu
 
@@ -22,23 +24,11 @@ GPU_FIELDS = (
     "generation",
     "sources",
 )
-GPU_COLUMNS = (
-    "GPU",
-    "generation",
-    "BF16 TFLOP/s",
-    "FP8",
-    "FP4",
-    "HBM GiB",
-    "TB/s",
-    "scale-up GPUs",
-    "GB/s in",
-    "GB/s out",
-)
 
 
 @click.command()
 @SHOWN
-def catalog(as_json: bool, as_table: bool) -> None:
+def catalog(as_json: bool) -> None:
     """List the models and GPUs known by name."""
     from autotune.cli.output import show
     from costmodel.arch import active_params, load_model, model_names, short_names, total_params
@@ -54,7 +44,7 @@ def catalog(as_json: bool, as_table: bool) -> None:
         },
         "gpus": {n: _figures(gpu) for n, gpu in gpus.items()},
     }
-    show(document, _report, as_json=as_json, as_table=as_table)
+    show(document, _report, as_json=as_json)
 
 
 def _figures(gpu: Gpu) -> dict[str, Any]:
@@ -65,7 +55,7 @@ def _figures(gpu: Gpu) -> dict[str, Any]:
 
 
 def _report(document: dict[str, Any]) -> Report:
-    from autotune.report.text_blocks import Block, Report, text_table
+    from autotune.report.text_blocks import Block, Report, table_of, text_table
 
     models, gpus = document["models"], document["gpus"]
     rows = []
@@ -79,22 +69,28 @@ def _report(document: dict[str, Any]) -> Report:
             Block(title="Models", table=model_table, lines=("Further short names are in --json.",)),
             Block(
                 title="GPUs",
-                table=text_table(GPU_COLUMNS, [_gpu_cells(n, g) for n, g in gpus.items()], texts=(0, 1)),
+                table=table_of(gpus.items(), _gpu_columns(), texts=(0, 1)),
                 lines=("TB/s: of memory; scale-up GPUs: joined by fast links, GB/s in and out of which are a GPU's.",),
             ),
         ),
     )
 
 
-def _gpu_cells(name: str, gpu: dict[str, Any]) -> tuple[str, ...]:
-    peaks = gpu["peak_flops_per_s"]
-    return (
-        name,
-        gpu["generation"],
-        *(f"{peaks[dtype] / 1e12:,.0f}" if dtype in peaks else "–" for dtype in ("bf16", "fp8", "fp4")),
-        f"{gpu['hbm_bytes'] / 2**30:.0f}",
-        f"{gpu['hbm_bytes_per_s'] / 1e12:.2f}",
-        str(gpu["scaleup_gpus"]),
-        f"{gpu['scaleup_bytes_per_s'] / 1e9:.0f}",
-        f"{gpu['scaleout_bytes_per_s'] / 1e9:.0f}",
-    )
+def _gpu_columns() -> dict[str, Callable[[Any], str]]:
+    """Title -> cell of a GPU's (name, fields)."""
+
+    def peak(dtype: str) -> Callable[[Any], str]:
+        return lambda g: f"{g[1]['peak_flops_per_s'][dtype] / 1e12:,.0f}" if dtype in g[1]["peak_flops_per_s"] else "–"
+
+    return {
+        "GPU": lambda g: g[0],
+        "generation": lambda g: g[1]["generation"],
+        "BF16 TFLOP/s": peak("bf16"),
+        "FP8": peak("fp8"),
+        "FP4": peak("fp4"),
+        "HBM GiB": lambda g: f"{g[1]['hbm_bytes'] / 2**30:.0f}",
+        "TB/s": lambda g: f"{g[1]['hbm_bytes_per_s'] / 1e12:.2f}",
+        "scale-up GPUs": lambda g: str(g[1]["scaleup_gpus"]),
+        "GB/s in": lambda g: f"{g[1]['scaleup_bytes_per_s'] / 1e9:.0f}",
+        "GB/s out": lambda g: f"{g[1]['scaleout_bytes_per_s'] / 1e9:.0f}",
+    }

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from autotune.cli.options import FORMAT, OUT_FILE, QUESTION, READING, SHOWN, VARIABLES, VERBOSE, given_variables
+from autotune.cli.options import FORMS, QUESTION, READING, VARIABLES, Question, given_variables
 
 if TYPE_CHECKING:
     from autotune.study import Study
@@ -34,13 +34,9 @@ if TYPE_CHECKING:
     "--traffic", metavar="FILE", help="A request log or metrics; their traffic replaces the study's workload."
 )
 @READING
-@FORMAT
-@OUT_FILE
-@VERBOSE
-@SHOWN
+@FORMS
 def compare(
-    study: str,
-    overrides: tuple[str, ...],
+    question: Question,
     current: str | None,
     variables: tuple[str, ...],
     candidate: str,
@@ -62,19 +58,17 @@ def compare(
     autotune compare studies/qwen3-235b-64xh100.toml --candidate TP4/DP2/EP8 --format markdown
     autotune compare STUDY --current TP8 --traffic requests.csv --json
     """
-    from pathlib import Path
 
     from autotune.cli.current import with_current
     from autotune.cli.output import chosen_form, publish
     from autotune.comparison import compare as compared
     from autotune.report.comparison import comparison_document
     from autotune.report.comparison_text import BRIEF, comparison_report
-    from autotune.traffic.load import load_study
 
     form = chosen_form(form, out, as_json=as_json, as_table=as_table)
-    question = load_study(Path(study), overrides)
-    profile, requests = (None, None) if traffic is None else _traffic(traffic, reading, question)
-    runs = with_current(question, current, given_variables(variables))
+    loaded = question.load()
+    profile, requests = (None, None) if traffic is None else _traffic(traffic, reading, loaded)
+    runs = with_current(loaded, current, given_variables(variables))
     found = compared(runs.study, runs.plan, candidate, traffic=profile, source=traffic, requests=requests)
     document = comparison_document(found)
     short = None if verbose or out is not None else BRIEF

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import click
 
-from autotune.cli.options import EXIT_INFEASIBLE, QUESTION, SHOWN, NewFile
+from autotune.cli.options import EXIT_INFEASIBLE, QUESTION, SHOWN, NewFile, Question
 
 
 @click.command()
@@ -42,8 +42,7 @@ from autotune.cli.options import EXIT_INFEASIBLE, QUESTION, SHOWN, NewFile
 )
 @SHOWN
 def dag(
-    study: str,
-    overrides: tuple[str, ...],
+    question: Question,
     plan: str | None,
     phase: str | None,
     form: str,
@@ -51,7 +50,6 @@ def dag(
     replicas: int,
     collapse: str | None,
     as_json: bool,
-    as_table: bool,
 ) -> None:
     """Draw what a plan of STUDY runs in one step, as a directed acyclic graph with seconds, FLOPs and bytes.
 
@@ -72,14 +70,13 @@ def dag(
     from autotune.graph import InvalidPlanError, plan_graph, write_graph
     from autotune.graph.export.files import TEXTS
     from autotune.report.dag import dag_document, dag_report
-    from autotune.traffic.load import load_study
     from costmodel.errors import InputError
 
     if form == "chakra" and out is None:
         raise InputError.single("--out", "chakra writes a file per GPU: name a folder")
     if form == "chakra" and collapse is not None:
         raise InputError.single("--collapse", "chakra writes a file per GPU: leave it out")
-    loaded = load_study(Path(study), overrides)
+    loaded = question.load()
     try:
         with _working(f"drawing {phase or 'the plan'}"):
             graph = plan_graph(loaded, plan, phase, replicas, collapse)
@@ -93,7 +90,7 @@ def dag(
         return
     with _working(f"writing {graph.num_nodes:,} nodes as {form}"):
         written = write_graph(graph, form, Path(out))
-    show(dag_document(graph, form, written), dag_report, as_json=as_json, as_table=as_table)
+    show(dag_document(graph, form, written), dag_report, as_json=as_json)
 
 
 def _working(text: str) -> AbstractContextManager[object]:

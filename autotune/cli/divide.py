@@ -6,14 +6,14 @@ import sys
 
 import click
 
-from autotune.cli.options import EXIT_INFEASIBLE, HTML, QUESTION, SHOWN
+from autotune.cli.options import EXIT_INFEASIBLE, HTML, QUESTION, SHOWN, Question
 
 
 @click.command()
 @QUESTION
 @HTML
 @SHOWN
-def divide(study: str, overrides: tuple[str, ...], html: str | None, as_json: bool, as_table: bool) -> None:
+def divide(question: Question, html: str | None, as_json: bool) -> None:
     """Divide the GPUs of a cluster among the models of STUDY, each with its own traffic, limits and importance.
 
     STUDY has a table [[models]] for each model. What stands outside them holds for all; a table within a model takes
@@ -36,16 +36,15 @@ def divide(study: str, overrides: tuple[str, ...], html: str | None, as_json: bo
     from autotune.cli.output import show, write_page
     from autotune.planning import divide_cluster, load_models_study
     from autotune.report.division import division_document, division_report
-    from autotune.report.study_words import asked
 
-    found = divide_cluster(load_models_study(Path(study), overrides))
+    found = divide_cluster(load_models_study(Path(question.path), question.overrides))
     first, *others = found.study.types
     more = f"cluster.gpus={(first.units + 1) * first.unit_gpus}"  # what one unit more brings
-    steps = [] if found.serves_all or others else [asked("divide", study, settings=(*overrides, more))]
+    steps = [] if found.serves_all or others else [question.command("divide", settings=(more,))]
     document = division_document(found, steps=steps)
     if html is not None:
         from autotune.report.html.cluster_pages import division_page
 
-        write_page(html, division_page(document, made_by=asked("divide", study, settings=overrides)))
-    show(document, division_report, as_json=as_json, as_table=as_table)
+        write_page(html, division_page(document, made_by=question.command("divide")))
+    show(document, division_report, as_json=as_json)
     sys.exit(0 if found.serves_all else EXIT_INFEASIBLE)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from autotune.cli.options import EXIT_INFEASIBLE, FORMAT, OUT_FILE, QUESTION, SHOWN, VERBOSE
+from autotune.cli.options import EXIT_INFEASIBLE, FORMS, QUESTION, Question
 
 
 @click.command()
@@ -18,13 +18,9 @@ from autotune.cli.options import EXIT_INFEASIBLE, FORMAT, OUT_FILE, QUESTION, SH
     type=click.Path(dir_okay=False),
     help="TOML file of claims about the plan, each of which is confirmed, refuted or undecidable.",
 )
-@FORMAT
-@OUT_FILE
-@VERBOSE
-@SHOWN
+@FORMS
 def evaluate(
-    study: str,
-    overrides: tuple[str, ...],
+    question: Question,
     plan: str | None,
     claims: str | None,
     form: str | None,
@@ -50,24 +46,17 @@ def evaluate(
     from autotune.cli.output import chosen_form, progress_bar, publish
     from autotune.evaluation import evaluate as evaluated
     from autotune.evaluation import read_claims
-    from autotune.evaluation.evaluate_pools import PoolEvaluation
     from autotune.report.evaluation import evaluation_document
     from autotune.report.evaluation_text import BRIEF, evaluation_report
-    from autotune.report.pool_evaluation import pool_evaluation_document, pool_evaluation_report
-    from autotune.traffic.load import load_study
 
     form = chosen_form(form, out, as_json=as_json, as_table=as_table)
-    loaded = load_study(Path(study), overrides)
+    loaded = question.load()
     known = None if claims is None else read_claims(Path(claims))
     with progress_bar(quiet=as_json) as report:
         found = evaluated(loaded, plan, known, progress=report)
     short = None if verbose or out is not None else BRIEF
-    if isinstance(found, PoolEvaluation):
-        document = pool_evaluation_document(found)
-        publish(document, pool_evaluation_report, _pool_page, form=form, out=out, short=short)
-    else:
-        document = evaluation_document(found)
-        publish(document, evaluation_report, _page, form=form, out=out, short=short)
+    document = evaluation_document(found)
+    publish(document, evaluation_report, _page, form=form, out=out, short=short)
     sys.exit(0 if document["verdict"] == "PASSED" else EXIT_INFEASIBLE)
 
 
@@ -75,9 +64,3 @@ def _page(document: dict[str, Any]) -> str:
     from autotune.report.html.evaluation import evaluation_page  # the template engine is for those who want a page
 
     return evaluation_page(document)
-
-
-def _pool_page(document: dict[str, Any]) -> str:
-    from autotune.report.html.evaluation import pool_evaluation_page
-
-    return pool_evaluation_page(document)

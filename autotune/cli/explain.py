@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from autotune.cli.options import QUESTION, SHOWN
+from autotune.cli.options import QUESTION, SHOWN, Question
 
 
 @click.command()
@@ -17,7 +17,7 @@ from autotune.cli.options import QUESTION, SHOWN
     help="The tool, aiconfigurator, and the folder that its --save-dir wrote: of a run, or of one experiment.",
 )
 @SHOWN
-def explain(study: str, overrides: tuple[str, ...], against: tuple[str, str], as_json: bool, as_table: bool) -> None:
+def explain(question: Question, against: tuple[str, str], as_json: bool) -> None:
     """Find another tool's picks in the ranking of STUDY, and say operator by operator why the two differ.
 
     NVIDIA AIConfigurator's picks are read from best_config_topn.csv of every experiment. Each is scored here twice:
@@ -32,14 +32,12 @@ def explain(study: str, overrides: tuple[str, ...], against: tuple[str, str], as
     """
     from pathlib import Path
 
-    from autotune.cli.options import wants_json
     from autotune.cli.output import progress_bar, show
     from autotune.comparison.aiconfigurator import read_picks
     from autotune.comparison.peer_picks import explain_picks
     from autotune.report.peer_picks import explanation_document, explanation_report
-    from autotune.traffic.load import load_study
 
-    loaded, picks = load_study(Path(study), overrides), read_picks(Path(against[1]))
-    with progress_bar(quiet=wants_json(as_json, as_table)) as report:
+    loaded, picks = question.load(), read_picks(Path(against[1]))
+    with progress_bar(quiet=as_json) as report:
         found = explain_picks(loaded, picks, progress=report)
-    show(explanation_document(found), lambda _: explanation_report(found), as_json=as_json, as_table=as_table)
+    show(explanation_document(found), lambda _: explanation_report(found), as_json=as_json)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from autotune.cli.options import EXIT_INFEASIBLE, QUESTION, SHOWN, VARIABLES, given_variables
+from autotune.cli.options import EXIT_INFEASIBLE, QUESTION, SHOWN, VARIABLES, Question, given_variables
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -68,8 +68,7 @@ MOST_REFUSED = 50
 )
 @SHOWN
 def export(
-    study: str,
-    overrides: tuple[str, ...],
+    question: Question,
     plan: str | None,
     top: int | None,
     target: str,
@@ -82,7 +81,6 @@ def export(
     name: str | None,
     hybrid_lb: bool,
     as_json: bool,
-    as_table: bool,
 ) -> None:
     """Write what starts a plan of STUDY, how to check it, a benchmark that verifies it, and a README.
 
@@ -108,10 +106,9 @@ def export(
     from autotune.launch.targets.registry import find_target
     from autotune.report.launch import export_document, export_report, exports_report
     from autotune.study.portable import portable_study
-    from autotune.traffic.load import load_study
     from costmodel.errors import InputError
 
-    loaded, chosen = load_study(Path(study), overrides), find_target(target)
+    loaded, chosen = question.load(), find_target(target)
     if name is not None and not chosen.names_objects:
         raise InputError.single("--name", f"is of objects in a cluster, of which {target} writes none")
     asked = LaunchOptions(version=engine_version, model=model, hybrid_lb=hybrid_lb, image=image, name=name)
@@ -120,7 +117,7 @@ def export(
         if plan is not None or current is not None or name is not None:
             raise InputError.single("--top", "must not be given with --plan, --from or --name")
         document = _export_top(loaded, chosen, asked, own, Path(out), top)
-        show(document, exports_report, as_json=as_json, as_table=as_table)
+        show(document, exports_report, as_json=as_json)
         sys.exit(0 if document["plans"] else EXIT_INFEASIBLE)
     result, said = choose_plan(loaded, chosen, plan)
     if result is None:
@@ -131,7 +128,7 @@ def export(
     files |= own
     write_export(Path(out), files)
     document = export_document(launch, target=target, folder=out, files=sorted(files))
-    show(document, export_report, as_json=as_json, as_table=as_table)
+    show(document, export_report, as_json=as_json)
 
 
 def _launch_files(  # one parameter for each thing that decides what is written

@@ -25,7 +25,6 @@ def import_plan(
     variables: tuple[str, ...],
     engine_version: str | None,
     as_json: bool,
-    as_table: bool,
 ) -> None:
     """Read what runs today as a plan: the `current` of compare and retune.
 
@@ -53,4 +52,4 @@ def import_plan(
     loaded = None if study is None else load_study(Path(study), overrides)
     text = source[0] if len(source) == 1 else shlex.join(source)
     imported = read_plan(text, version=engine_version, study=loaded, model=model_name, given=given_variables(variables))
-    show(import_document(imported), import_report, as_json=as_json, as_table=as_table)
+    show(import_document(imported), import_report, as_json=as_json)

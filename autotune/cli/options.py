@@ -6,9 +6,12 @@ import os
 import sys
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import click
+
+if TYPE_CHECKING:
+    from autotune.study import Study
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -39,7 +42,7 @@ class NewFile(click.Path):
         return path
 
 
-STUDY = click.argument("study", type=click.Path(dir_okay=False, path_type=str))
+_STUDY = click.argument("study", type=click.Path(dir_okay=False, path_type=str))
 _SET = click.option(
     "--set",
     "overrides",
@@ -52,10 +55,10 @@ APPROXIMATE = click.option(
     is_flag=True,
     help="Take the nearest model where the file has fields that are not modelled; every result says so.",
 )
-JSON = click.option(
+_JSON = click.option(
     "--json", "as_json", is_flag=True, help="One JSON document on stdout and nothing else (the default in a pipe)."
 )
-TABLE = click.option("--table", "as_table", is_flag=True, help="The table, also in a pipe.")
+_TABLE = click.option("--table", "as_table", is_flag=True, help="The table, also in a pipe.")
 STORAGE = click.option(
     "--storage",
     help="Optuna storage: a journal file or .db file, which serve one machine, or postgresql://USER@HOST/DATABASE for "
@@ -72,14 +75,14 @@ BACKEND = click.option(
 SCHEDULER = click.option(
     "--scheduler", metavar="ADDRESS", help="The cluster: tcp://HOST:8786 (Dask), HOST:6379 or ray://HOST:10001 (Ray)."
 )
-FORMAT = click.option(
+_FORMAT = click.option(
     "--format",
     "form",
     type=click.Choice(["terminal", "markdown", "html", "json"]),
     help="Default: what the name of --out ends in, else terminal, JSON in a pipe.",
 )
 VERBOSE = click.option("-v", "--verbose", is_flag=True, help="Everything, on a terminal.")
-OUT_FILE = click.option("--out", type=NewFile(), help="File to write instead of standard output.")
+_OUT_FILE = click.option("--out", type=NewFile(), help="File to write instead of standard output.")
 HTML = click.option("--html", type=NewFile(), help="Page for people: one self-contained file.")
 MODELS = click.option(
     "--models", type=click.Path(file_okay=False), help="Folder of config.json files, matched by model name."
@@ -106,14 +109,55 @@ def given_variables(variables: tuple[str, ...]) -> dict[str, str]:
     return {name: value for name, _, value in (text.partition("=") for text in variables)}
 
 
-def QUESTION(command: Command) -> Command:  # noqa: N802  # an option like the others
+class Question(NamedTuple):  # no dataclass: --help does without what those import
     """A study, and changes to it."""
-    return STUDY(SET(command))
+
+    path: str
+    overrides: tuple[str, ...]
+
+    def load(self) -> Study:
+        """The study with its changes. Raises `InputError` as `load_study`."""
+        from pathlib import Path
+
+        from autotune.traffic.load import load_study
+
+        return load_study(Path(self.path), self.overrides)
+
+    def command(self, name: str, *words: str, settings: tuple[str, ...] = ()) -> str:
+        """A command about it, with more of its words and changes."""
+        from autotune.report.study_words import asked
+
+        return asked(name, self.path, *words, settings=(*self.overrides, *settings))
+
+
+def QUESTION(command: Command) -> Command:  # noqa: N802  # an option like the others
+    """A study and changes to it, handed over as `question`."""
+
+    @wraps(command)
+    def asked(*args: Any, study: str, overrides: tuple[str, ...], **options: Any) -> Any:
+        return command(*args, question=Question(study, overrides), **options)
+
+    return _STUDY(SET(cast("Command", asked)))
+
+
+def FLAGS(command: Command) -> Command:  # noqa: N802
+    """`--json` and `--table` as they are given."""
+    return _JSON(_TABLE(command))
+
+
+def FORMS(command: Command) -> Command:  # noqa: N802
+    """In which form, into which file, and how much of it."""
+    return _FORMAT(_OUT_FILE(VERBOSE(FLAGS(command))))
 
 
 def SHOWN(command: Command) -> Command:  # noqa: N802
-    """JSON, or tables for people."""
-    return JSON(TABLE(command))
+    """JSON, or tables for people: handed over as `as_json`, which is true in a pipe unless the table is asked for."""
+
+    @wraps(command)
+    def shown(*args: Any, as_json: bool, as_table: bool, **options: Any) -> Any:
+        return command(*args, as_json=wants_json(as_json, as_table), **options)
+
+    return FLAGS(cast("Command", shown))
 
 
 def READING(command: Command) -> Command:  # noqa: N802

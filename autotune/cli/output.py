@@ -23,11 +23,9 @@ PATIENCE_S = 2.0
 """What takes longer gets a progress bar."""
 
 
-def show(
-    document: dict[str, Any], report: Callable[[dict[str, Any]], Report], *, as_json: bool, as_table: bool
-) -> None:
+def show(document: dict[str, Any], report: Callable[[dict[str, Any]], Report], *, as_json: bool) -> None:
     """A document on standard output: as JSON, or the report on it."""
-    if wants_json(as_json, as_table):
+    if as_json:
         sys.stdout.write(to_json(document))
     else:
         from autotune.report.terminal import print_report, stdout_console  # rich is for those who read a table

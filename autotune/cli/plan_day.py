@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from autotune.cli.options import EXIT_INFEASIBLE, QUESTION, SHOWN, NewFile
+from autotune.cli.options import EXIT_INFEASIBLE, QUESTION, SHOWN, NewFile, Question
 
 if TYPE_CHECKING:
-    from autotune.planning.day_launch import AskedDay
+    from autotune.planning.schedule_files import AskedDay
     from autotune.study import Study
 REPEATED = ("step", "plans", "min_replicas", "min_saving", "risk", "forecast_error")
 """Parameters that the crontab gives to the plan of the next day as they stand."""
@@ -55,8 +55,7 @@ REPEATED = ("step", "plans", "min_replicas", "min_saving", "risk", "forecast_err
 )
 @SHOWN
 def plan_day(
-    study: str,
-    overrides: tuple[str, ...],
+    question: Question,
     traffic: str,
     step: str,
     plans: int,
@@ -67,7 +66,6 @@ def plan_day(
     html: str | None,
     out: str | None,
     as_json: bool,
-    as_table: bool,
 ) -> None:  # one parameter for each option
     """Plan a day: at each time of day the plan and the replicas that keep the limits with the fewest GPU-hours.
 
@@ -97,12 +95,10 @@ def plan_day(
     from autotune.planning.schedule_files import schedule_files
     from autotune.report.day import day_report
     from autotune.report.document import finite
-    from autotune.report.study_words import asked
     from autotune.report.svg.day_plot import day_pictures
-    from autotune.traffic.load import load_study
     from autotune.traffic.read import read_traffic
 
-    question = DayQuestion(
+    day = DayQuestion(
         step_s=duration_s(step, "--step"),
         plans=plans,
         min_replicas=min_replicas,
@@ -112,12 +108,12 @@ def plan_day(
     )
     if out is not None:
         _check_folder(Path(out))
-    found = planned(load_study(Path(study), overrides), traffic, read_traffic(traffic), question)
+    found = planned(question.load(), traffic, read_traffic(traffic), day)
     document = finite(day_document(found))
     if html is not None:
         from autotune.report.html.cluster_pages import day_page
 
-        made_by = asked("plan-day", study, "--traffic", traffic, "--step", step, settings=overrides)
+        made_by = question.command("plan-day", "--traffic", traffic, "--step", step)
         folder = out or "day"
         steps = [
             *([] if out else [f"{made_by} --out day"]),
@@ -128,20 +124,20 @@ def plan_day(
     if out is not None:
         from autotune.files import write_folder
 
-        content = schedule_files(document, _asked(found.study, study, traffic, overrides, out))
+        content = schedule_files(document, _asked(found.study, question, traffic, out))
         pictures = {name: OutFile(text=text) for name, text in day_pictures(document).items()}
         write_folder(Path(out).absolute(), content | pictures)
-    show(document, day_report, as_json=as_json, as_table=as_table)
+    show(document, day_report, as_json=as_json)
     sys.exit(0 if document["keeps"] else EXIT_INFEASIBLE)
 
 
-def _asked(loaded: Study, study: str, traffic: str, overrides: tuple[str, ...], out: str) -> AskedDay:
+def _asked(loaded: Study, question: Question, traffic: str, out: str) -> AskedDay:
     """The question in words that hold in any folder; nothing of a log that came in a pipe."""
     from pathlib import Path
 
     from autotune.cli.unattended import absolute, program, said, source
     from autotune.launch.service import loads_by_name
-    from autotune.planning.day_launch import AskedDay
+    from autotune.planning.schedule_files import AskedDay
     from autotune.traffic.load import log_settings
 
     context = click.get_current_context()
@@ -149,11 +145,11 @@ def _asked(loaded: Study, study: str, traffic: str, overrides: tuple[str, ...], 
     file = None if traffic == "-" else source(traffic, absolute)
     return AskedDay(
         program=program(),
-        study=absolute(study),
+        study=absolute(question.path),
         traffic=file,
         settings=tuple(own[1::2]),
         options=tuple(said(context, REPEATED, absolute)),
-        of_log=() if file is None else log_settings(Path(study), overrides, file),
+        of_log=() if file is None else log_settings(Path(question.path), question.overrides, file),
         out=absolute(out),
         state=absolute("state"),
         model_named=loads_by_name(loaded),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from autotune.cli.options import QUESTION, READING, SHOWN, NewFile, wants_json
+from autotune.cli.options import QUESTION, READING, SHOWN, NewFile, Question
 
 if TYPE_CHECKING:
     from autotune.traffic.options import ReadOptions
@@ -41,8 +41,7 @@ MIN_LOAD, MAX_LOAD = 0.01, 10.0
 @click.option("--markdown", type=NewFile(), help="Markdown file to write the tables to.")
 @SHOWN
 def replay(
-    study: str,
-    overrides: tuple[str, ...],
+    question: Question,
     traffic: tuple[str, ...],
     reading: ReadOptions,
     step: str,
@@ -52,7 +51,6 @@ def replay(
     plot: str | None,
     markdown: str | None,
     as_json: bool,
-    as_table: bool,
 ) -> None:
     """Walk recorded traffic and report what retune decides, beside never and always switching, and an oracle.
 
@@ -71,7 +69,6 @@ def replay(
     from autotune.report.svg.replay_plot import replay_svg
     from autotune.report.terminal import print_blocks, stdout_console
     from autotune.retuning.replay import replay as walk
-    from autotune.traffic.load import load_study
     from autotune.traffic.read import read_traffic
     from costmodel.errors import InputError
 
@@ -79,9 +76,9 @@ def replay(
     if window_s < step_s:
         raise InputError.single("--window", f"must be at least a step, {step_s:g} s, got {window_s:g} s")
     load_frac = _load_frac(load)
-    loaded = load_study(Path(study), overrides)
+    loaded = question.load()
     logs = [read_traffic(source, options=reading) for source in traffic]
-    quiet = wants_json(as_json, as_table)
+    quiet = as_json
     with progress_bar(quiet=quiet) as report:
         found = walk(
             loaded,

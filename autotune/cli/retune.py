@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from autotune.cli.lazy_group import LazyGroup
-from autotune.cli.options import EXIT_REFUSED, QUESTION, READING, SHOWN, VARIABLES, NewFile, given_variables, wants_json
+from autotune.cli.options import (
+    EXIT_REFUSED,
+    FLAGS,
+    QUESTION,
+    READING,
+    SHOWN,
+    VARIABLES,
+    NewFile,
+    Question,
+    given_variables,
+    wants_json,
+)
 
 if TYPE_CHECKING:
     from autotune.retuning.lock import BusyError
@@ -78,10 +89,9 @@ def retune() -> None:
 @click.option("--apply", is_flag=True, help="Make a recommended switch the current plan at once.")
 @click.option("--detailed-exitcode", is_flag=True, help="0: keep, 10: a switch is recommended, or made now.")
 @click.option("--metrics", type=NewFile(), help="Prometheus text file to replace.")
-@SHOWN
+@FLAGS
 def run(
-    study: str,
-    overrides: tuple[str, ...],
+    question: Question,
     traffic: str,
     reading: ReadOptions,
     current: str | None,
@@ -109,12 +119,11 @@ def run(
     from autotune.retuning.metrics import write_metrics
     from autotune.retuning.retune_once import retune as decide
     from autotune.study import Baseline
-    from autotune.traffic.load import load_study
 
     started = time.perf_counter()
     window_s, now_s = duration_s(window, "--window"), None if now is None else time_s(now, "--now")
     timeout_s = duration_s(timeout, "--timeout")
-    asked = load_study(Path(study), overrides)
+    asked = question.load()
     runs = with_current(asked, current, given_variables(variables))
     told = Baseline(plan=runs.plan) if runs.plan is not None else runs.study.baseline if current is not None else None
     quiet = wants_json(as_json, as_table)
@@ -148,7 +157,7 @@ def run(
 @click.option("--id", "decision", metavar="ID", help="Beginning of a decision's id. Default: the latest decision.")
 @NOW
 @SHOWN
-def accept(state: str, decision: str | None, now: str | None, as_json: bool, as_table: bool) -> None:
+def accept(state: str, decision: str | None, now: str | None, as_json: bool) -> None:
     """Make a recommended switch the current plan: a line in the ledger, and current.json."""
     import time
     from pathlib import Path
@@ -162,14 +171,14 @@ def accept(state: str, decision: str | None, now: str | None, as_json: bool, as_
         outcome = accepted(Path(state), decision, now_s=now_s)
     except BusyError as error:
         _busy(error)
-    _show(outcome, as_json=wants_json(as_json, as_table))
+    _show(outcome, as_json=as_json)
 
 
 @retune.command()
 @STATE
 @click.option("--last", default=0, type=click.IntRange(0), help="Entries to show, the newest; 0 for all.")
 @SHOWN
-def history(state: str, last: int, as_json: bool, as_table: bool) -> None:
+def history(state: str, last: int, as_json: bool) -> None:
     """Show the ledger: what was decided, why, and what was put into production."""
     from pathlib import Path
 
@@ -183,7 +192,7 @@ def history(state: str, last: int, as_json: bool, as_table: bool) -> None:
     if not folder.is_dir():
         raise InputError.single("--state", f"must be a folder that `autotune retune` made, got {state}")
     document = history_document(read_ledger(folder), last=last)
-    if wants_json(as_json, as_table):
+    if as_json:
         click.echo(to_json(document), nl=False)
         return
     table = history_table(document)

@@ -22,6 +22,6 @@ def schema(form: str) -> None:
         click.echo(study_reference(), nl=False)
         return
     from autotune.report.files import to_json
-    from autotune.study.json_schema import json_schema
+    from autotune.study.study_table import json_schema
 
     click.echo(to_json(json_schema()), nl=False)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from autotune.cli.options import EXIT_INFEASIBLE, QUESTION, READING, SHOWN, VERBOSE, NewFile
+from autotune.cli.options import EXIT_INFEASIBLE, FLAGS, QUESTION, READING, VERBOSE, NewFile, Question
 
 if TYPE_CHECKING:
     from autotune.scoring.plan_result import PlanResult
@@ -32,10 +32,9 @@ come at random would wait without end."""
 )
 @click.option("--html", type=NewFile(), help="Write a page with the distributions and the timeline.")
 @VERBOSE
-@SHOWN
+@FLAGS
 def simulate(
-    study: str,
-    overrides: tuple[str, ...],
+    question: Question,
     plan: str | None,
     traffic: str | None,
     reading: ReadOptions,
@@ -58,16 +57,13 @@ def simulate(
     Exit code 0: every limit is kept; 3: one is broken, or more comes than the plan serves; 2: the input is wrong.
     """
     from math import isfinite
-    from pathlib import Path
 
     from autotune.cli.output import chosen_form, publish, write_page
     from autotune.report.document import finite
     from autotune.report.html.simulation import simulation_page
     from autotune.report.simulation import BRIEF, next_steps, simulation_report
-    from autotune.report.study_words import asked as asked_for
     from autotune.simulation.report_simulation import simulation_document
     from autotune.simulation.simulate_plan import REQUESTS_OF_ONE, simulate_plan, study_traffic
-    from autotune.traffic.load import load_study
     from autotune.traffic.replayed import traffic_of_log
     from costmodel.errors import InputError
 
@@ -75,7 +71,7 @@ def simulate(
         raise InputError.single("--rate", "must not be given with --traffic, which has its own times")
     if rate is not None and not (isfinite(rate) and 0.0 < rate <= 1e9):
         raise InputError.single("--rate", f"must be above 0 and at most 1e9 requests per second, got {rate:g}")
-    loaded = load_study(Path(study), overrides)
+    loaded = question.load()
     if traffic is None:
         loaded = _at_its_rate(loaded, plan, rate)
     result = _scored(loaded, plan)
@@ -89,7 +85,7 @@ def simulate(
     if html is not None:
         options = (("--plan", plan), ("--traffic", traffic), ("--rate", rate))
         words = [str(word) for option in options if option[1] is not None for word in option]
-        write_page(html, simulation_page(document, made_by=asked_for("simulate", study, *words, settings=overrides)))
+        write_page(html, simulation_page(document, made_by=question.command("simulate", *words)))
     form = chosen_form(None, None, as_json=as_json, as_table=as_table)
     publish(document, simulation_report, simulation_page, form=form, out=None, short=None if verbose else BRIEF)
     sys.exit(0 if document["kept"] else EXIT_INFEASIBLE)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from autotune.cli.options import QUESTION, SHOWN, VERBOSE
+from autotune.cli.options import QUESTION, SHOWN, VERBOSE, Question
 
 FEW = 8
 """Layouts that are listed without --verbose."""
@@ -14,22 +14,20 @@ FEW = 8
 @QUESTION
 @VERBOSE
 @SHOWN
-def space(study: str, overrides: tuple[str, ...], verbose: bool, as_json: bool, as_table: bool) -> None:
+def space(question: Question, verbose: bool, as_json: bool) -> None:
     """List the valid layouts of STUDY, and how many each rule forbids, without scoring."""
     from collections import Counter
-    from pathlib import Path
 
     from autotune.cli.output import show
     from autotune.engines import engine_title
+    from autotune.report.answer import rejected_lines
     from autotune.report.document import candidate_document, counts_document
     from autotune.report.study_words import command, study_headline
     from autotune.report.text_blocks import Block, Report, text_table
-    from autotune.report.tune_text import rejected_lines
     from autotune.space import conditions, short_plan
-    from autotune.traffic.load import load_study
     from autotune.tuning.study_space import study_space
 
-    loaded = load_study(Path(study), overrides)
+    loaded = question.load()
     found = study_space(loaded)
     counts = counts_document(found, feasible=0, infeasible={})
     needs = conditions(loaded.arch, found.candidates, loaded.engine_version)
@@ -62,4 +60,4 @@ def space(study: str, overrides: tuple[str, ...], verbose: bool, as_json: bool, 
         "assumptions": list(loaded.assumptions),
         "layouts": [candidate_document(c) for c in found.candidates],
     }
-    show(document, report, as_json=as_json, as_table=as_table)
+    show(document, report, as_json=as_json)

@@ -36,13 +36,13 @@ def study() -> None:
 @study.command("list")
 @STORAGE
 @SHOWN
-def list_studies(storage: str | None, as_json: bool, as_table: bool) -> None:
+def list_studies(storage: str | None, as_json: bool) -> None:
     """List the studies: trials, feasible ones, the best plan of each, and what scored it."""
     from autotune.cli.output import show
 
     studies = _studies(storage)
     found = [_summary(studies.study(name)) for name in studies.names()]
-    show({"storage": studies.location, "studies": found}, _list_report, as_json=as_json, as_table=as_table)
+    show({"storage": studies.location, "studies": found}, _list_report, as_json=as_json)
 
 
 @study.command("show")
@@ -50,7 +50,7 @@ def list_studies(storage: str | None, as_json: bool, as_table: bool) -> None:
 @STORAGE
 @click.option("--top", default=10, show_default=True, type=click.IntRange(1), help="Trials to show, best first.")
 @SHOWN
-def show_study(name: str, storage: str | None, top: int, as_json: bool, as_table: bool) -> None:
+def show_study(name: str, storage: str | None, top: int, as_json: bool) -> None:
     """Show one study: its best feasible trials, and how many plans break each constraint."""
     from autotune.cli.output import show
     from autotune.storage.record import finite
@@ -66,7 +66,7 @@ def show_study(name: str, storage: str | None, top: int, as_json: bool, as_table
         "broken": dict(broken.most_common()),
         "trials": [_trial(t) for t in found.ranked[:top]],
     }
-    show(finite(document), _show_report, as_json=as_json, as_table=as_table)
+    show(finite(document), _show_report, as_json=as_json)
 
 
 @study.command()

@@ -6,14 +6,14 @@ import sys
 
 import click
 
-from autotune.cli.options import EXIT_INFEASIBLE, HTML, QUESTION, SHOWN
+from autotune.cli.options import EXIT_INFEASIBLE, HTML, QUESTION, SHOWN, Question
 
 
 @click.command()
 @QUESTION
 @HTML
 @SHOWN
-def survive(study: str, overrides: tuple[str, ...], html: str | None, as_json: bool, as_table: bool) -> None:
+def survive(question: Question, html: str | None, as_json: bool) -> None:
     """Find the fewest GPUs with which STUDY keeps its limits while a GPU, a host or a rack is lost.
 
     [resilience] of the study says what has to be survived (survive = "gpu", "node" or "rack", and k of them), what has
@@ -31,18 +31,15 @@ def survive(study: str, overrides: tuple[str, ...], html: str | None, as_json: b
 
     Exit code 0: it can be survived on the cluster; 3: it cannot; 2: the input is wrong.
     """
-    from pathlib import Path
 
     from autotune.cli.output import show, write_page
     from autotune.planning import survive as survived
-    from autotune.report.study_words import asked
     from autotune.report.survival import survival_document, survival_report
-    from autotune.traffic.load import load_study
 
-    document = survival_document(survived(load_study(Path(study), overrides)))
+    document = survival_document(survived(question.load()))
     if html is not None:
         from autotune.report.html.cluster_pages import survival_page
 
-        write_page(html, survival_page(document, made_by=asked("survive", study, settings=overrides)))
-    show(document, survival_report, as_json=as_json, as_table=as_table)
+        write_page(html, survival_page(document, made_by=question.command("survive")))
+    show(document, survival_report, as_json=as_json)
     sys.exit(0 if document["survives"] else EXIT_INFEASIBLE)

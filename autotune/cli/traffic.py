@@ -31,7 +31,6 @@ def traffic(
     reading: ReadOptions,
     plot: str | None,
     as_json: bool,
-    as_table: bool,
 ) -> None:
     """Show what is understood of traffic: rate over time, lengths, bursts, and what prefix caches would find.
 
@@ -72,5 +71,5 @@ def traffic(
         if log.refusal is not None:
             raise InputError.single("--plot", f"cannot be drawn of {source}: {log.refusal}")
         write_file(Path(plot), traffic_svg(document))
-    show(document, traffic_report, as_json=as_json, as_table=as_table)
+    show(document, traffic_report, as_json=as_json)
     sys.exit(0 if log.refusal is None else EXIT_REFUSED)

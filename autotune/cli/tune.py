@@ -12,11 +12,11 @@ import click
 from autotune.cli.options import (
     BACKEND,
     EXIT_INFEASIBLE,
+    FLAGS,
     JOBS,
     READING,
     SCHEDULER,
     SET,
-    SHOWN,
     STORAGE,
     NewFile,
     wants_json,
@@ -42,7 +42,7 @@ POOLED_WIDTH = 32
 @click.argument("study", type=click.Path(dir_okay=False, path_type=str), required=False)
 @SET
 @QUICK_OPTIONS
-@SHOWN
+@FLAGS
 @click.option("--top", type=click.IntRange(0), help="Plans to show; 0 for all. Default: 5; 15 with -v and in JSON.")
 @click.option(
     "-v",
@@ -126,7 +126,7 @@ def tune(
             answer = (_front if pareto else _ranking)(loaded, store, executor, report)
     damage_warning(store)
     if share is not None:
-        show(shard_document, shard_report, as_json=as_json, as_table=as_table)
+        show(shard_document, shard_report, as_json=quiet)
         return
     if out is not None:
         everything = answer.document(0)
@@ -171,22 +171,23 @@ class _Answer(NamedTuple):  # no dataclass: --help does without what those impor
 
 
 def _ranking(study: Study, store: Store | None, executor: Executor, progress: Progress) -> _Answer:
-    from autotune.report.answer import answer_document, answer_report
-    from autotune.report.tune_text import tune_report
+    from autotune.launch.export import refusals
+    from autotune.report.answer import answer_document, answer_report, tune_report
     from autotune.tuning import tune as answer
 
     result = answer(study, store, executor=executor, progress=progress)
+    refusal = refusals(study)
 
     def page(progress: Progress) -> str:
         from autotune.report.html.tune import tune_page  # the template engine is for those who want a page
         from autotune.tuning.sensitivity import sensitivity
 
-        return tune_page(result, sensitivity(result, progress=progress))
+        return tune_page(result, sensitivity(result, progress=progress), refusal)
 
     return _Answer(
-        document=lambda top: answer_document(result, top=top),
-        report=lambda top: tune_report(result, top=top),
-        short=lambda top: answer_report(result, top=top),
+        document=lambda top: answer_document(result, top=top, refusal=refusal),
+        report=lambda top: tune_report(result, top=top, refusal=refusal),
+        short=lambda top: answer_report(result, top=top, refusal=refusal),
         page=page,
         files=("result.json", "plans.csv"),
         feasible=bool(result.ranked),

@@ -33,7 +33,6 @@ def validate(
     calibration: str | None,
     published: bool,
     as_json: bool,
-    as_table: bool,
 ) -> None:
     """Predict measured serving runs and say how well: errors, intervals, rankings.
 
@@ -72,7 +71,7 @@ def validate(
         more = _published()
         document, blocks = {**document, **more.document}, (*blocks, *more.blocks)
     report = Report(headline="Predictions against measurements", blocks=blocks)
-    show(finite(document), lambda _: report, as_json=as_json, as_table=as_table)
+    show(finite(document), lambda _: report, as_json=as_json)
 
 
 class _Judged(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from autotune.cli.options import SET, SHOWN, wants_json
+from autotune.cli.options import SET, SHOWN
 
 
 @click.command()
@@ -15,9 +15,7 @@ from autotune.cli.options import SET, SHOWN, wants_json
 @SET
 @click.option("--plan", help="The plan that ran. Default: what the result or the export says, else the baseline.")
 @SHOWN
-def verify(
-    result: str, study: str | None, overrides: tuple[str, ...], plan: str | None, as_json: bool, as_table: bool
-) -> None:
+def verify(result: str, study: str | None, overrides: tuple[str, ...], plan: str | None, as_json: bool) -> None:
     """Hold a benchmark of a plan against its prediction, and say whether the ranking would change.
 
     RESULT is what a benchmark wrote: that of an export, `vllm bench serve`, SGLang's bench_serving, AIPerf, GuideLLM,
@@ -42,7 +40,7 @@ def verify(
     if path.suffix not in SUFFIXES:
         raise InputError.single(result, f"must be a benchmark's result ({' or '.join(SUFFIXES)})")
     measured, results = bench_results(path, study, plan, overrides)
-    with progress_bar(quiet=wants_json(as_json, as_table)) as report:
+    with progress_bar(quiet=as_json) as report:
         found = verified(measured.study, results, progress=report)
     document = verification_document(found, source=result, said=measured.assumptions)
-    show(document, verification_report, as_json=as_json, as_table=as_table)
+    show(document, verification_report, as_json=as_json)

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from math import inf
 
-from autotune.comparison.best import at_capacity, best_plan, capacity_study
-from autotune.comparison.capacity import drawn_capacities
+from autotune.comparison.best import at_capacity, best_plan, capacity_study, drawn_capacities
 from autotune.comparison.operators import time_rows, where_from
 from autotune.comparison.probability_better import metric_p_better, p_better
 from autotune.comparison.robustness import robustness

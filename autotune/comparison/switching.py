@@ -71,13 +71,14 @@ def switch_cost(
     costs = [None if (each := prices.get(gpu)) is None else each * s / 3600.0 for gpu, s in idle.items()]
     starting = fleets.new if restart else ()
     first = starting[: waves[0].replicas_started] if waves else ()
+    others_run = bool(waves) and waves[0].capacity_requests_per_s > 0.0
     return SwitchCost(
         restart=restart,
         gpus_restarted=sum(r.gpus for r in starting),
         weight_bytes=sum(r.gpus * r.weight_bytes for r in starting),
         weight_bytes_per_gpu=max(r.weight_bytes for r in new),
         weights_from=study.switch.weights_from,
-        load_s=load_s(study, candidate, first, peers=_served(waves)) if restart else 0.0,
+        load_s=load_s(study, candidate, first, peers=others_run) if restart else 0.0,
         startup_s=startup if restart else 0.0,
         warmup_s=warmup if restart else 0.0,
         drain_s=max((drains[r.role] for r in fleets.old), default=0.0) if restart else 0.0,
@@ -90,11 +91,6 @@ def switch_cost(
         gpu_s=sum(idle.values()),
         price=None if None in costs else sum(c for c in costs if c is not None),
     )
-
-
-def _served(waves: tuple[Wave, ...]) -> bool:
-    """Whether some replica runs while the first ones start."""
-    return bool(waves) and waves[0].capacity_requests_per_s > 0.0
 
 
 def _most_down(study: Study, replicas: int) -> int:

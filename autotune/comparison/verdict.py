@@ -13,7 +13,6 @@ from autotune.scoring.pair_words import against, metric_change
 from autotune.scoring.value_and_gain import Gain
 from autotune.study import Study
 from autotune.text.numbers import number, probability
-from autotune.tuning import Violation
 
 NO_GAIN = "no_gain"
 """The rule of a verdict where nothing is gained, so that nothing pays for a switch."""
@@ -21,20 +20,16 @@ SAME_SERVED_FRAC = 0.0005
 """Requests served within the limits that differ by less are as many: the share would be printed as nothing."""
 
 
-def broken_words(violation: Violation) -> str:
-    """A broken limit in words: `tpot_ms (62.1 against 50 ms)`, `ttft_ms (grows without bound)`."""
-    if violation.value == inf:
-        return f"{violation.code} ({ENDLESS})"
-    return f"{violation.code} ({number(violation.value, 4)} against {number(violation.limit, 4)} {violation.unit})"
-
-
 def worst_broken(side: ComparedPlan) -> str:
-    """What a plan breaks most, in words; empty where it keeps everything."""
+    """What a plan breaks most, as `tpot_ms (62.1 against 50 ms)`; empty where it keeps everything."""
     if side.rules_broken:
         return side.rules_broken[0]
     if side.result is None or side.result.feasible:
         return ""
-    return broken_words(side.result.violations[0])
+    worst = side.result.violations[0]
+    if worst.value == inf:
+        return f"{worst.code} ({ENDLESS})"
+    return f"{worst.code} ({number(worst.value, 4)} against {number(worst.limit, 4)} {worst.unit})"
 
 
 def duration_words(seconds: float) -> str:
@@ -59,30 +54,17 @@ def verdict(  # noqa: PLR0913  # one for each thing that decides
 
     `beyond`: what of the two was never measured (`autotune.scoring.reach.KINDS`): it is measured before a switch.
     """
-    found = _estimated(study, current, candidate, same=same, p_better=p_better, gain=gain)
+    found = _plain(current, candidate, same=same)
+    if found is None:
+        if candidate is None or gain is None:
+            found = _say(SWITCH, "current_cannot_run", f"the current plan cannot be launched ({worst_broken(current)})")
+        elif current.keeps:
+            found = _by_arithmetic(study, current, candidate, p_better, gain)
+        else:
+            found = _out_of_limits(study, current, candidate, p_better, gain)
     if found.verdict != SWITCH or not beyond or candidate is None or current.result is None:
         return found
     return _say(UNDECIDED, "not_measured", f"measure both before you switch: {found.reason}")
-
-
-def _estimated(
-    study: Study,
-    current: ComparedPlan,
-    candidate: ComparedPlan | None,
-    *,
-    same: bool,
-    p_better: float,
-    gain: Gain | None,
-) -> Verdict:
-    """The verdict by the estimates."""
-    plain = _plain(current, candidate, same=same)
-    if plain is not None:
-        return plain
-    if candidate is None or gain is None:
-        return _say(SWITCH, "current_cannot_run", f"the current plan cannot be launched ({worst_broken(current)})")
-    if not current.keeps:
-        return _out_of_limits(study, current, candidate, p_better, gain)
-    return _by_arithmetic(study, current, candidate, p_better, gain)
 
 
 def _plain(current: ComparedPlan, candidate: ComparedPlan | None, *, same: bool) -> Verdict | None:

@@ -81,16 +81,7 @@ def _joined(study: Study, first: Choice, second: Choice, goals: Goals) -> tuple[
     at = np.flatnonzero(kept)
     at = at[nondominated(own[at])]
     pairs = [
-        Pair(
-            prefill=first.points,
-            prefill_at=int(first.index[i]),
-            prefill_copies=int(first.copies[i]),
-            decode=second.points,
-            decode_at=int(second.index[j]),
-            decode_copies=int(second.copies[j]),
-            feasible=True,
-            key=0.0,
-        )
+        Pair.of(first, i, second, j, feasible=True, key=0.0)
         for i, j in zip(rows[at].tolist(), columns[at].tolist(), strict=True)
     ]
     return pairs, own[at]

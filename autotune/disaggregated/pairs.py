@@ -59,7 +59,8 @@ class Choice:
     @property
     def firsts(self) -> Ints:
         """Where the points of each layout begin."""
-        return firsts(self.layout)
+        layout = self.layout
+        return np.flatnonzero(np.r_[True, layout[1:] != layout[:-1]])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +78,20 @@ class Pair:
     key: float
     """Place among all feasible pairs or among all others, higher is better."""
 
+    @classmethod
+    def of(cls, first: Choice, i: int, second: Choice, j: int, *, feasible: bool, key: float) -> Pair:
+        """The pair of one point of either side, by their places among those that are chosen."""
+        return cls(
+            prefill=first.points,
+            prefill_at=int(first.index[i]),
+            prefill_copies=int(first.copies[i]),
+            decode=second.points,
+            decode_at=int(second.index[j]),
+            decode_copies=int(second.copies[j]),
+            feasible=feasible,
+            key=key,
+        )
+
     @property
     def layouts(self) -> tuple[object, ...]:
         """What makes two pairs the same plan: both sides' GPU type and layout."""
@@ -86,21 +101,13 @@ class Pair:
         )
         return (self.prefill.rows.engine, *((p.rows.cluster.gpu.name, p.layout_at(i, n)) for p, i, n in sides))
 
-    def shares_tables(self, other: Pair) -> bool:
-        """Whether both pairs are of the same two tables of points."""
-        return self.prefill is other.prefill and self.decode is other.decode
-
 
 def of_each_table(pairs: Sequence[Pair], answer: Callable[[Sequence[Pair]], Sequence[_T]]) -> list[_T]:
     """What `answer` makes of each pair, in their order, asked once for all that share both tables of points."""
-    groups: list[list[int]] = []
+    groups: dict[tuple[int, int], list[int]] = {}
     for at, pair in enumerate(pairs):
-        tables = next((g for g in groups if pair.shares_tables(pairs[g[0]])), None)
-        if tables is None:
-            groups.append([at])
-        else:
-            tables.append(at)
-    found = {at: one for g in groups for at, one in zip(g, answer([pairs[i] for i in g]), strict=True)}
+        groups.setdefault((id(pair.prefill), id(pair.decode)), []).append(at)
+    found = {at: one for g in groups.values() for at, one in zip(g, answer([pairs[i] for i in g]), strict=True)}
     return [found[at] for at in range(len(pairs))]
 
 
@@ -177,7 +184,8 @@ def best_pairs(
             end += 1
         low = int(p_starts[begin])
         key, _ = _join(study, first.slice(slice(low, p_ends[end - 1])), second, feasible=feasible)
-        best = _best_of_each(key, p_starts[begin:end] - low, d_starts)
+        # the largest of each pair of layouts, shape `(prefill layouts, decode layouts)`
+        best = np.maximum.reduceat(np.maximum.reduceat(key, p_starts[begin:end] - low, axis=0), d_starts, axis=1)
         for flat in np.argsort(-best, axis=None, kind="stable")[:keep].tolist():
             i, j = divmod(flat, d_starts.size)
             if not np.isfinite(best[i, j]):
@@ -189,29 +197,9 @@ def best_pairs(
             own = float(block[row, column])
             if own >= least:
                 p_at, d_at = low + rows.start + row, columns.start + column
-                pair = Pair(
-                    prefill=first.points,
-                    prefill_at=int(first.index[p_at]),
-                    prefill_copies=int(first.copies[p_at]),
-                    decode=second.points,
-                    decode_at=int(second.index[d_at]),
-                    decode_copies=int(second.copies[d_at]),
-                    feasible=feasible,
-                    key=own,
-                )
-                out.append(pair)
+                out.append(Pair.of(first, p_at, second, d_at, feasible=feasible, key=own))
         begin = end
     return out
-
-
-def _best_of_each(values: Floats, p_starts: Ints, d_starts: Ints) -> Floats:
-    """The largest value of each pair of layouts, shape `(prefill layouts, decode layouts)`."""
-    return np.asarray(np.maximum.reduceat(np.maximum.reduceat(values, p_starts, axis=0), d_starts, axis=1))
-
-
-def firsts(layout: Ints) -> Ints:
-    """Where the points of each layout begin."""
-    return np.flatnonzero(np.r_[True, layout[1:] != layout[:-1]])
 
 
 def ranking_key(study: Study, pair: Service, price_per_hour: Floats, *, feasible: bool) -> Floats:

@@ -205,16 +205,15 @@ class Evaluator:
         load = pool_load(study, rows.budget[index], rows.role)
         if rows.slots is not None:
             load = replace(load, max_num_seqs=np.minimum(load.max_num_seqs, float(rows.slots)))
+        link = transfer_link(study, rows.cluster.gpu, rows.cluster.gpu)
         longest = np.array([float(study.workload.longest_prompt)])
         fraction = np.array([study.engine_options.gpu_memory_utilization])
-        link = transfer_link(study, rows.cluster.gpu, rows.cluster.gpu)
         bounds = {"longest_prompt": longest, "memory_fraction": fraction}
         batch = with_backend(batch, entries, back, load, bounds)
         self.pool: PrefillPool | DecodePool
         if rows.role == "prefill":
-            spread = _prompt_cv2(study)
             self.pool = prefill_pool(
-                batch, load, link, longest_prompt=longest, memory_fraction=fraction, length_cv2=spread
+                batch, load, link, longest_prompt=longest, memory_fraction=fraction, length_cv2=_prompt_cv2(study)
             )
         else:
             own = study.axes.local_prefill

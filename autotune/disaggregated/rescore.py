@@ -159,8 +159,8 @@ def pool_costs(study: Study, plan: PlanResult) -> PoolCosts:
     first, second = both_pools(study, plan)
     sequences = decoding(study, plan)
     point = second.at(np.array([sequences]))
-    layouts = [rows.layouts[0].layout for rows in launched_rows(study, plan)]
-    clusters = [rows.cluster for rows in launched_rows(study, plan)]
+    both = launched_rows(study, plan)
+    layouts, clusters = [rows.layouts[0].layout for rows in both], [rows.cluster for rows in both]
     running = sequences / min(layouts[1].replicas, sequences)
     slots = min(float(layouts[1].pp), running)
     step, link = point.passes, transfer_link(study, clusters[0].gpu, clusters[1].gpu)

@@ -85,7 +85,9 @@ def disaggregated_plans(
             found += pair_results(own, at_best_loads(asked, pools.others), home=study.cluster.gpu.name)
         counted += count_plans(home)
         best = best_knobs(by_means, found)
-        plans.update(best if len(best) <= KEPT else _first(by_means, best, KEPT))
+        # searches with several settings of the front have found more
+        first = best.values() if len(best) <= KEPT else list(chain(*rank(by_means, list(best.values()))))[:KEPT]
+        plans.update((plan.key, plan) for plan in first)
     plans.update(known)
     if store is not None:
         store.add(pool_records(recorder, plans.values(), len(plans)))
@@ -96,8 +98,3 @@ def disaggregated_plans(
         joined_points=joined,
         elapsed_s=time.perf_counter() - start,
     )
-
-
-def _first(study: Study, plans: dict[str, PlanResult], most: int) -> dict[str, PlanResult]:
-    """The first plans, of those that searches with several settings of the front have found."""
-    return {plan.key: plan for plan in list(chain(*rank(study, list(plans.values()))))[:most]}

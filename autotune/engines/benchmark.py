@@ -42,11 +42,7 @@ class BenchCommand:
 def facts(service: Service, drive: Drive, *, same_lengths: bool) -> list[Arg]:
     """What the result says of itself: `name=value` of the plan, the lengths and the replicas reached."""
     lengths = "fixed" if same_lengths else "uniform"
-    return [
-        f"autotune_plan={service.plan}",
-        f"autotune_lengths={lengths}",
-        after("autotune_replicas=", drive.replicas),
-    ]
+    return [f"autotune_plan={service.plan}", f"autotune_lengths={lengths}", after("autotune_replicas=", drive.replicas)]
 
 
 def after(text: str, value: str | Variable) -> Arg:

@@ -9,6 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+WORKERS_OWN_OPTIONS = (
+    "--is-prefill-worker", "--is-decode-worker", "--disaggregation-mode", "--connector", "--endpoint", "--dyn-",
+    "--namespace", "--served-model-name", "--store-kv", "--request-plane", "--event-plane", "--migration-limit",
+    "--publish-events-and-metrics", "--custom-jinja-template", "--modality", "--router-", "--kv-router",
+)  # fmt: skip
+"""Beginnings of options that its workers take for themselves, whatever engine they run."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DynamoBackend:

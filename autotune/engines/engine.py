@@ -22,9 +22,8 @@ from autotune.engines.pair_rules import PairRule
 from autotune.engines.service import Service
 from autotune.engines.start_options import StartOptions
 from autotune.engines.surroundings import ReplicaNodes, Router, ServerMetrics
-from autotune.engines.weight_dtypes import lacking_dtype
-from costmodel.arch import Arch, checkpoint_dtype, stored_in
-from costmodel.dtypes import is_quantised
+from costmodel.arch import Arch, checkpoint_dtype, stored_dtypes, stored_in
+from costmodel.dtypes import is_quantised, storage
 from costmodel.engine import EngineTraits
 from costmodel.errors import InputError
 from costmodel.hardware import Gpu
@@ -128,12 +127,6 @@ class Engine(ABC):
     """Whether the file's fields are the options of the command line; else they are those of `OptionList.fields`."""
     other_spellings: ClassVar[Mapping[str, str]] = {}
     """Options of other programs that start it (Dynamo's workers) -> ours."""
-    programs_own_options: ClassVar[tuple[str, ...]] = (
-        "--is-prefill-worker", "--is-decode-worker", "--disaggregation-mode", "--connector", "--endpoint", "--dyn-",
-        "--namespace", "--served-model-name", "--store-kv", "--request-plane", "--event-plane", "--migration-limit",
-        "--publish-events-and-metrics", "--custom-jinja-template", "--modality", "--router-", "--kv-router",
-    )  # fmt: skip
-    """Beginnings of options that Dynamo's workers take for themselves."""
     config_tables: ClassVar[tuple[str, ...]] = ()
     """Fields of that file that hold fields."""
     length_option: ClassVar[str]
@@ -206,15 +199,19 @@ class Engine(ABC):
         return tuple(base + (stage in longer) for stage in range(pp))
 
     def lacks_kernels(self, dtype: str, gpu: Gpu) -> bool:
-        """Whether it has no native kernels on the GPU for weights that are stored in a dtype."""
-        return False
+        """Whether it has no native kernels on the GPU for weights that are stored in a dtype.
+
+        NVFP4 on AMD's GPUs: vLLM 0.33 has an emulation there (`_POSSIBLE_NVFP4_KERNELS`), SGLang 0.5.23 nothing
+        (modelopt_quant.py). NVIDIA's GPUs without FP4 read it by weight-only kernels.
+        """
+        return gpu.generation.startswith("cdna") and storage(dtype).base == "nvfp4"
 
     def cannot_run(self, arch: Arch, gpu: Gpu, weights: Sequence[str | None]) -> str | None:
         """Why it cannot serve the model on this GPU in any of the weight dtypes (None: the checkpoint's)."""
-        lacking = lacking_dtype(arch, weights, lambda dtype: self.lacks_kernels(dtype, gpu))
-        if lacking is None:
+        lacking = [sorted(d for d in stored_dtypes(arch, w) if self.lacks_kernels(d, gpu)) for w in weights]
+        if not all(lacking):
             return None
-        return f"{self.title} has no native kernels for {lacking} weights on {gpu.generation} GPUs"
+        return f"{self.title} has no native kernels for {lacking[0][0]} weights on {gpu.generation} GPUs"
 
     def expert_shard(self, layout: Layout, place: int) -> tuple[int, int]:
         """Expert-parallel group and shard within it of a place in a stage: an expert's shards are neighbours."""

@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from costmodel.arch import Arch
-from costmodel.arch.block import ONE_RANK, Block
+from costmodel.arch.block import ONE_RANK, Block, Shards
 from costmodel.dtypes import integer_group
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shards:
-    """How candidates cut a layer: columns of shape `(num_candidates,)`."""
-
-    attn_tp: NDArray[np.float64]
-    moe_tp: NDArray[np.float64]
-    attn_cp: float = 1.0
-    dcp: float = 1.0
-    moe_ep: float = 1.0
-    redundant_experts: float = 0.0
 
 
 def grouped_inputs(arch: Arch, whole: Collection[str] = ()) -> Iterator[tuple[Block, str, int]]:

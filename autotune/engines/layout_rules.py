@@ -42,6 +42,8 @@ class Candidates:
     dcp: Ints
     redundant_experts: Ints
     two_batch_overlap: Ints
+    engine: str
+    """By which they would be launched; empty: not said yet."""
     version: str | None = None
     """Of the engine that would be launched; None: the newest whose rules are known."""
 
@@ -49,6 +51,10 @@ class Candidates:
     def width(self) -> Ints:
         """GPUs of one stage."""
         return self.attn_tp * self.attn_dp * self.attn_cp
+
+    def has(self, feature: str, arch: Arch) -> bool:
+        """Whether the engine's class of a model has a feature, in this version."""
+        return has(self.engine, feature, arch, self.version)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,15 +133,26 @@ def _expert_blocks(arch: Arch, c: Candidates) -> Bools:
     return (c.moe_tp > 1) & cuts_badly(padded, c.moe_tp, block)
 
 
-def _unrefined_blocks(arch: Arch, c: Candidates) -> Bools:
-    """As `_expert_blocks`, where blocks of FP8 that a shard cuts may be refined to as few as 32 elements."""
-    if not arch.is_moe or storage(arch.dtypes.experts).base != "fp8_block":
+def _refined_expert_blocks(arch: Arch, c: Candidates) -> Bools:
+    """As `_expert_blocks`; where the version refines blocks of FP8 that a shard cuts, to as few as 32 elements."""
+    refines = c.has("refined_expert_blocks", arch)
+    if not refines or not arch.is_moe or storage(arch.dtypes.experts).base != "fp8_block":
         return _expert_blocks(arch, c)
     out, block = nowhere(c), scale_block(arch.dtypes.experts)
     for width in {int(e.width) for e in arch.expert_shapes}:
         shard = np.maximum(-(-width // block) * block // c.moe_tp, 1)
         out |= (shard % block != 0) & (np.gcd(np.gcd(shard, block), arch.hidden_size) < LEAST_BLOCK)
     return (c.moe_tp > 1) & out
+
+
+def _more_ranks_than_experts(arch: Arch, c: Candidates) -> Bools:
+    ranks = {
+        "attention_tp_within_experts": c.attn_tp,
+        "stage_within_experts": c.width,
+        "expert_tp_within_experts": c.moe_tp,
+    }
+    wanting = [own for feature, own in ranks.items() if arch.is_moe and c.has(feature, arch)]
+    return np.any([own > arch.num_experts for own in wanting], axis=0) if wanting else nowhere(c)
 
 
 def _attention_blocks(arch: Arch, c: Candidates) -> Bools:
@@ -250,80 +267,40 @@ DENSE_MODEL_SHARDS = replace(DENSE_SHARDS, broken=lambda arch, c: nowhere(c) if 
 """Of engines that can keep the dense layers of a mixture of experts whole on every rank."""
 
 
-def pipeline_model_class(engine: str) -> Rule:
-    """The rule for an engine that has classes of models without pipeline stages."""
-    return Rule(
-        name="pipeline_model_class",
-        text="the engine's class of this model has no pipeline stages: pp must be 1",
-        fields=("pp", "model_type"),
-        broken=lambda arch, c: (c.pp > 1) & has(engine, "no_pipeline_stages", arch, c.version),
-    )
-
-
-def kv_head_copies(engine: str) -> Rule:
-    """The rule for an engine that has classes of models which do not hold a KV head on more than one rank."""
-    return Rule(
-        name="kv_head_copies",
-        text="the engine's class of this model copies no KV heads: attn_tp must be at most num_key_value_heads",
-        fields=("attn_tp", "num_key_value_heads", "model_type"),
-        broken=lambda arch, c: (
-            (c.attn_tp > min(kv_head_counts(arch), default=1_000_000))
-            & has(engine, "no_kv_head_copies", arch, c.version)
-        ),
-    )
-
-
-def attention_dp_class(engine: str) -> Rule:
-    """The rule for an engine that has classes of models which cut attention over the whole stage."""
-    return Rule(
-        name="attention_dp_class",
-        text="the engine's class of this model cuts attention over the whole stage: attn_dp must be 1",
-        fields=("attn_dp", "model_type"),
-        broken=lambda arch, c: (c.attn_dp > 1) & has(engine, "no_attention_dp", arch, c.version),
-    )
-
-
-def redundant_experts_class(engine: str) -> Rule:
-    """The rule for an engine that balances no experts of some classes of models."""
-    return Rule(
-        name="redundant_experts_class",
-        text="the engine balances no experts of this model's class or dtype: redundant_experts must be 0",
-        fields=("redundant_experts", "model_type"),
-        broken=lambda arch, c: (c.redundant_experts > 0) & has(engine, "no_redundant_experts", arch, c.version),
-    )
-
-
-def ranks_within_experts(engine: str) -> Rule:
-    """The rule for an engine whose classes of some models want no more ranks of a kind than experts."""
-    kinds: dict[str, Callable[[Candidates], Ints]] = {
-        "attention_tp_within_experts": lambda c: c.attn_tp,
-        "stage_within_experts": lambda c: c.width,
-        "expert_tp_within_experts": lambda c: c.moe_tp,
-    }
-
-    def broken(arch: Arch, c: Candidates) -> Bools:
-        out = nowhere(c)
-        for feature, ranks in kinds.items():
-            if arch.is_moe and has(engine, feature, arch, c.version):
-                out |= ranks(c) > arch.num_experts
-        return out
-
-    return Rule(
-        name="tp_exceeds_experts",
-        text="the engine's class of this model wants no more tensor-parallel ranks than experts",
-        fields=("attn_tp", "width", "moe_tp", "num_experts", "model_type"),
-        broken=broken,
-    )
-
-
-def refined_expert_blocks(engine: str) -> Rule:
-    """The rule for an engine that refines blocks of FP8 experts in its newer versions."""
-
-    def broken(arch: Arch, c: Candidates) -> Bools:
-        refines = has(engine, "refined_expert_blocks", arch, c.version)
-        return _unrefined_blocks(arch, c) if refines else _expert_blocks(arch, c)
-
-    return replace(EXPERT_BLOCKS, broken=broken)
+PIPELINE_MODEL_CLASS = Rule(
+    name="pipeline_model_class",
+    text="the engine's class of this model has no pipeline stages: pp must be 1",
+    fields=("pp", "model_type"),
+    broken=lambda arch, c: (c.pp > 1) & c.has("no_pipeline_stages", arch),
+)
+KV_HEAD_COPIES = Rule(
+    name="kv_head_copies",
+    text="the engine's class of this model copies no KV heads: attn_tp must be at most num_key_value_heads",
+    fields=("attn_tp", "num_key_value_heads", "model_type"),
+    broken=lambda arch, c: (
+        (c.attn_tp > min(kv_head_counts(arch), default=1_000_000)) & c.has("no_kv_head_copies", arch)
+    ),
+)
+ATTENTION_DP_CLASS = Rule(
+    name="attention_dp_class",
+    text="the engine's class of this model cuts attention over the whole stage: attn_dp must be 1",
+    fields=("attn_dp", "model_type"),
+    broken=lambda arch, c: (c.attn_dp > 1) & c.has("no_attention_dp", arch),
+)
+REDUNDANT_EXPERTS_CLASS = Rule(
+    name="redundant_experts_class",
+    text="the engine balances no experts of this model's class or dtype: redundant_experts must be 0",
+    fields=("redundant_experts", "model_type"),
+    broken=lambda arch, c: (c.redundant_experts > 0) & c.has("no_redundant_experts", arch),
+)
+RANKS_WITHIN_EXPERTS = Rule(
+    name="tp_exceeds_experts",
+    text="the engine's class of this model wants no more tensor-parallel ranks than experts",
+    fields=("attn_tp", "width", "moe_tp", "num_experts", "model_type"),
+    broken=_more_ranks_than_experts,
+)
+REFINED_EXPERT_BLOCKS = replace(EXPERT_BLOCKS, broken=_refined_expert_blocks)
+"""Of engines that refine blocks of FP8 experts in their newer versions."""
 
 
 def shared_expert_shards(broken: Callable[[Arch, Candidates], Bools]) -> Rule:
@@ -360,6 +337,26 @@ def decode_context_parallel(broken: Callable[[Arch, Candidates], Bools]) -> Rule
     )
 
 
+OVERLAP_NEEDS_EXCHANGE = Rule(
+    name="two_batch_overlap_exchange",
+    text="two-batch overlap hides an all-to-all between attention-DP ranks and whole experts: attn_dp and moe_ep must "
+    "be above 1, moe_tp 1",
+    fields=("two_batch_overlap", "attn_dp", "moe_tp", "moe_ep"),
+    broken=lambda _, c: (c.two_batch_overlap > 0) & ((c.attn_dp == 1) | (c.moe_ep == 1) | (c.moe_tp > 1)),
+)
+"""vLLM, docs/design/dbo.md; SGLang, srt/arg_groups: with `--moe-a2a-backend none` it is refused."""
+NO_TWO_BATCH_OVERLAP = Rule(
+    name="two_batch_overlap_engine",
+    text="the engine runs a step as one batch: two_batch_overlap must be 0",
+    fields=("two_batch_overlap",),
+    broken=lambda _, c: c.two_batch_overlap > 0,
+)
+TWO_BATCH_OVERLAP_CLASS = Rule(
+    name="two_batch_overlap_class",
+    text="the engine's class of this model runs a step as one batch: two_batch_overlap must be 0",
+    fields=("two_batch_overlap", "model_type"),
+    broken=lambda arch, c: (c.two_batch_overlap > 0) & (not c.has("two_batch_overlap", arch)),
+)
 NO_DECODE_CONTEXT_PARALLEL = decode_context_parallel(lambda _, c: c.dcp > 1)
 
 

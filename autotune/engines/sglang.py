@@ -23,16 +23,13 @@ from autotune.engines.low_latency import NO_KERNELS, SCORED, ExchangeKernels, ke
 from autotune.engines.model_classes import has
 from autotune.engines.option_reader import OptionReader
 from autotune.engines.options import OptionList
-from autotune.engines.overlap_rules import OVERLAP_NEEDS_EXCHANGE, two_batch_overlap_class
 from autotune.engines.pair_rules import SGLANG_CONNECTORS, SGLANG_WHOLE_PROMPTS
 from autotune.engines.service import Service
 from autotune.engines.start_options import SGLANG_START
 from autotune.engines.surroundings import ReplicaNodes, Router, ServerMetrics
 from costmodel.arch import Arch
-from costmodel.dtypes import storage
 from costmodel.engine import CacheDtype, EngineTraits
 from costmodel.errors import InputError
-from costmodel.hardware import Gpu
 from costmodel.plan.layout import Layout
 
 DIST_PORT = 20000
@@ -50,7 +47,7 @@ SPANNING_EXCHANGES = (
 def _decode_context(arch: Arch, c: Candidates) -> Bools:
     """sglang/srt/arg_groups/fields/parallel.py: `--dcp-size`, which needs the same KV heads on its ranks; not with
     prompts cut over ranks."""
-    if not has("sglang", "decode_context_parallel", arch, c.version):
+    if not c.has("decode_context_parallel", arch):
         return c.dcp > 1
     most = c.attn_tp // max(shared.kv_head_counts(arch), default=1)
     return (c.dcp > 1) & ((c.attn_tp % c.dcp != 0) | (c.dcp > most) | (c.attn_cp > 1))
@@ -58,7 +55,7 @@ def _decode_context(arch: Arch, c: Candidates) -> Bools:
 
 def _shared_expert_shards(arch: Arch, c: Candidates) -> Bools:
     """Cut over the stage, unless the engine can keep them whole (`SHARED_EXPERTS_WHOLE`), as DeepEP always does."""
-    if has("sglang", "shared_experts_may_be_whole", arch, c.version):
+    if c.has("shared_experts_may_be_whole", arch):
         return shared.nowhere(c)
     may_send = (c.attn_dp > 1) & (c.moe_ep == c.width) & (_no_deepep(arch, c.version, None) is None)
     return shared.shared_experts_cut(arch, c.width) & ~may_send
@@ -101,18 +98,18 @@ class Sglang(Engine):
     title = "SGLang"
     rules = (
         shared.STAGES_HAVE_LAYERS,
-        shared.pipeline_model_class("sglang"),
+        shared.PIPELINE_MODEL_CLASS,
         shared.DENSE_HAS_NO_EXPERTS,
         shared.ATTENTION_HEADS,
         shared.KV_HEADS,
         shared.LINEAR_ATTENTION_HEADS,
-        shared.attention_dp_class("sglang"),
+        shared.ATTENTION_DP_CLASS,
         shared.ENOUGH_EXPERTS,
         shared.EXPERTS_DIVISIBLE,
         shared.REDUNDANT_EXPERTS_NEED_EP,
-        OVERLAP_NEEDS_EXCHANGE,
-        two_batch_overlap_class("sglang"),
-        shared.ranks_within_experts("sglang"),
+        shared.OVERLAP_NEEDS_EXCHANGE,
+        shared.TWO_BATCH_OVERLAP_CLASS,
+        shared.RANKS_WITHIN_EXPERTS,
         shared.EXPERT_SHARDS,
         shared.EXPERT_BLOCKS,
         shared.DENSE_MODEL_SHARDS,  # of mixtures of experts `--moe-dense-tp-size 1` keeps dense layers whole
@@ -181,10 +178,10 @@ class Sglang(Engine):
     router = SglangRouter()
     dynamo = on_dynamo.SGLANG
     metrics = ServerMetrics(
-        prefix="sglang:",
-        prompt_tokens="sglang:prompt_tokens_histogram",
-        output_tokens="sglang:generation_tokens_histogram",
-        ttft_s="sglang:time_to_first_token_seconds",
+        title=title,
+        prompt=("sglang:prompt_tokens_histogram",),
+        output=("sglang:generation_tokens_histogram",),
+        ttft_s=("sglang:time_to_first_token_seconds",),
         cache_hits=("sglang:cached_tokens_total",),
         cache_queries=("sglang:prompt_tokens_total",),
         prompt_total=("sglang:prompt_tokens_total",),
@@ -195,10 +192,6 @@ class Sglang(Engine):
     def longer_stages(self, pp: int, remainder: int) -> range:
         """The last."""
         return range(pp - remainder, pp)
-
-    def lacks_kernels(self, dtype: str, gpu: Gpu) -> bool:
-        """NVFP4 on AMD's GPUs (0.5.23, modelopt_quant.py); NVIDIA's without FP4 read it by weight-only kernels."""
-        return gpu.generation.startswith("cdna") and storage(dtype).base == "nvfp4"
 
     def check_nodes(self, service: Service, nodes: int) -> None:
         """Raises `InputError`: `stages_per_node`."""

@@ -23,25 +23,28 @@ class ReplicaNodes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerMetrics:
-    """Names of what a server counts for Prometheus."""
+    """Names of what a program counts for Prometheus; several are those of its versions, of which a server has one."""
 
-    prefix: str
-    """Of all its own metrics."""
-    prompt_tokens: str
-    """Histogram of requests by prompt tokens; empty: there is none."""
-    output_tokens: str
-    """Histogram of requests by output tokens; empty: there is none."""
-    ttft_s: str
-    """Histogram of requests by time to first token."""
-    cache_hits: tuple[str, ...]
-    """Prompt tokens found in the prefix cache; names of several versions, of which a server has one."""
-    cache_queries: tuple[str, ...]
-    """Prompt tokens looked for in the prefix cache."""
+    title: str
+    """Of the program."""
+    prompt: tuple[str, ...] = ()
+    """Histograms of requests by prompt tokens; empty: there is none."""
+    output: tuple[str, ...] = ()
+    """Histograms of requests by output tokens; empty: there is none."""
+    prompt_labels: tuple[tuple[str, str], ...] = ()
+    """Labels of the series in question, where one histogram counts prompts and outputs."""
+    output_labels: tuple[tuple[str, str], ...] = ()
     prompt_total: tuple[str, ...] = ()
-    """Counter of prompt tokens, which gives their mean where there is no histogram."""
+    """Counters of prompt tokens, which give their mean where there is no histogram."""
     output_total: tuple[str, ...] = ()
     requests_total: tuple[str, ...] = ()
-    """Counter of requests that were served."""
+    """Counters of requests that were served."""
+    ttft_s: tuple[str, ...] = ()
+    """Histogram of requests by time to first token."""
+    cache_hits: tuple[str, ...] = ()
+    """Prompt tokens found in the prefix cache."""
+    cache_queries: tuple[str, ...] = ()
+    """Prompt tokens looked for in the prefix cache."""
 
 
 class Router(ABC):

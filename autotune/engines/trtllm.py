@@ -20,7 +20,6 @@ from autotune.engines.engine import ANY_HOST, Engine
 from autotune.engines.layout_rules import Rule
 from autotune.engines.option_reader import OptionReader
 from autotune.engines.options import OptionList
-from autotune.engines.overlap_rules import NO_TWO_BATCH_OVERLAP
 from autotune.engines.service import Service
 from autotune.engines.start_options import TRTLLM_START
 from autotune.engines.surroundings import ReplicaNodes, ServerMetrics
@@ -66,7 +65,7 @@ class Trtllm(Engine):
         shared.ENOUGH_EXPERTS,
         shared.EXPERTS_DIVISIBLE,
         shared.REDUNDANT_EXPERTS_NEED_EP,
-        NO_TWO_BATCH_OVERLAP,
+        shared.NO_TWO_BATCH_OVERLAP,
         shared.EXPERT_SHARDS,
         shared.EXPERT_BLOCKS,
         shared.DENSE_MODEL_SHARDS,  # of mixtures of experts attention-DP keeps dense layers whole
@@ -130,10 +129,8 @@ class Trtllm(Engine):
     bench_result = VLLM.bench_result
     dynamo = on_dynamo.TRTLLM
     metrics = ServerMetrics(
-        prefix="trtllm_",
-        prompt_tokens="",
-        output_tokens="",
-        ttft_s="trtllm_time_to_first_token_seconds",
+        title=title,
+        ttft_s=("trtllm_time_to_first_token_seconds",),
         cache_hits=("trtllm_prompt_cached_tokens_total",),
         cache_queries=("trtllm_prompt_tokens_total",),
         prompt_total=("trtllm_prompt_tokens_total",),
@@ -162,12 +159,7 @@ class Trtllm(Engine):
         return moe_ep, moe_tp
 
     def command(
-        self,
-        service: Service,
-        options: OptionList,
-        place: ReplicaNodes,
-        node_rank: int,
-        port: int,
+        self, service: Service, options: OptionList, place: ReplicaNodes, node_rank: int, port: int
     ) -> tuple[Arg, ...]:
         """`trtllm-serve` on the head; over several nodes under MPI, which starts a rank per GPU."""
         limits = service.limits

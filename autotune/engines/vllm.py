@@ -23,17 +23,14 @@ from autotune.engines.layout_rules import Bools, Candidates, Rule
 from autotune.engines.low_latency import SCORED, ExchangeKernels, kernels_of, needed, refusal
 from autotune.engines.option_reader import Command, OptionReader
 from autotune.engines.options import OptionList
-from autotune.engines.overlap_rules import OVERLAP_NEEDS_EXCHANGE, dual_batches
 from autotune.engines.pair_rules import NIXL_ONE_STAGE, VLLM_CONNECTORS
 from autotune.engines.service import Service
 from autotune.engines.start_options import VLLM_START
 from autotune.engines.surroundings import ReplicaNodes, ServerMetrics
 from costmodel.arch import Arch
 from costmodel.arch.attention import GroupedQuery, Latent
-from costmodel.dtypes import storage
 from costmodel.engine import CacheDtype, EngineTraits
 from costmodel.errors import InputError, Problem
-from costmodel.hardware import Gpu
 from costmodel.plan.layout import Layout
 
 RPC_PORT = 29550
@@ -76,11 +73,11 @@ class Vllm(Engine):
     title = "vLLM"
     rules = (
         shared.STAGES_HAVE_LAYERS,
-        shared.pipeline_model_class("vllm"),
+        shared.PIPELINE_MODEL_CLASS,
         shared.DENSE_HAS_NO_EXPERTS,
         shared.ATTENTION_HEADS,
         shared.KV_HEADS,
-        shared.kv_head_copies("vllm"),
+        shared.KV_HEAD_COPIES,
         shared.LINEAR_ATTENTION_HEADS,
         Rule(
             name="moe_tp_or_ep",
@@ -91,11 +88,11 @@ class Vllm(Engine):
         shared.ENOUGH_EXPERTS,
         shared.REDUNDANT_EXPERTS_DIVISIBLE,
         shared.REDUNDANT_EXPERTS_NEED_EP,
-        OVERLAP_NEEDS_EXCHANGE,
-        shared.redundant_experts_class("vllm"),
-        shared.ranks_within_experts("vllm"),
+        shared.OVERLAP_NEEDS_EXCHANGE,
+        shared.REDUNDANT_EXPERTS_CLASS,
+        shared.RANKS_WITHIN_EXPERTS,
         shared.EXPERT_SHARDS,
-        shared.refined_expert_blocks("vllm"),
+        shared.REFINED_EXPERT_BLOCKS,
         shared.DENSE_SHARDS,
         shared.shared_expert_shards(lambda arch, c: shared.shared_experts_cut(arch, c.attn_tp)),
         shared.ATTENTION_BLOCKS,
@@ -174,10 +171,10 @@ class Vllm(Engine):
     bench_client = "vllm_bench"
     bench_result = "result.json"
     metrics = ServerMetrics(
-        prefix="vllm:",
-        prompt_tokens="vllm:request_prompt_tokens",
-        output_tokens="vllm:request_generation_tokens",
-        ttft_s="vllm:time_to_first_token_seconds",
+        title=title,
+        prompt=("vllm:request_prompt_tokens",),
+        output=("vllm:request_generation_tokens",),
+        ttft_s=("vllm:time_to_first_token_seconds",),
         cache_hits=("vllm:prefix_cache_hits_total", "vllm:gpu_prefix_cache_hits_total"),
         cache_queries=("vllm:prefix_cache_queries_total", "vllm:gpu_prefix_cache_queries_total"),
         prompt_total=("vllm:prompt_tokens_total",),
@@ -190,12 +187,6 @@ class Vllm(Engine):
         """Those before the last (`get_pp_indices`)."""
         return range(pp - remainder - 1, pp - 1)
 
-    def lacks_kernels(self, dtype: str, gpu: Gpu) -> bool:
-        """NVFP4 on AMD's GPUs: `_POSSIBLE_NVFP4_KERNELS` of 0.33 (vllm/model_executor/kernels/linear) has an emulation
-        there. NVIDIA's GPUs without FP4 read NVFP4 by Marlin's weight-only kernels.
-        """
-        return gpu.generation.startswith("cdna") and storage(dtype).base == "nvfp4"
-
     def command(
         self, service: Service, options: OptionList, place: ReplicaNodes, node_rank: int, port: int
     ) -> tuple[Arg, ...]:
@@ -205,7 +196,9 @@ class Vllm(Engine):
         if node_rank == 0 or service.hybrid_lb:
             line.value("host", ANY_HOST).value("port", port)
             if layout.attn_dp > 1:
-                line.value("api_server_count", _api_servers(layout.attn_dp, len(place.nodes)))
+                # one alone is the bottleneck of many ranks; by itself vLLM starts one for each rank of the whole server
+                # on the head (0.33, vllm/entrypoints/cli/serve.py), beyond what a node's cores carry
+                line.value("api_server_count", max(layout.attn_dp // len(place.nodes), 1))
         line.value("tensor_parallel_size", layout.attn_tp, meaning="attention_tp")
         line.value("pipeline_parallel_size", layout.pp)
         line.degree("data_parallel_size", layout.attn_dp, meaning="attention_dp")
@@ -301,7 +294,7 @@ class Vllm(Engine):
             moe_ep=width if is_moe and expert else 1,
             dcp=dcp,
             redundant_experts=_redundant_experts(options) if options.on("enable_eplb") else 0,
-            two_batch_overlap=dual_batches(options, self.traits),
+            two_batch_overlap=_dual_batches(options, self.traits),
             stage_layers=self.stated_stages(options, pp),
         )
 
@@ -310,13 +303,16 @@ class Vllm(Engine):
         return bench_serve(self, service, options, drive, backend="vllm")
 
 
-def _api_servers(ranks: int, nodes: int) -> int:
-    """Processes that take requests on a node: as many as it has data-parallel ranks.
-
-    One alone tokenises for all ranks and is the bottleneck of large numbers of them; by itself vLLM starts one for
-    each rank of the whole server on the head (0.33, vllm/entrypoints/cli/serve.py), beyond what a node's cores carry.
-    """
-    return max(ranks // nodes, 1)
+def _dual_batches(options: OptionReader, traits: EngineTraits) -> int:
+    """1 with `--enable-dbo`, and a note where its thresholds are not those of `traits`, which are priced."""
+    if not options.on("enable_dbo"):
+        return 0
+    priced = {"prefill": traits.overlap_prompt_tokens, "decode": traits.overlap_decode_tokens}
+    for kind, tokens in priced.items():
+        name = f"dbo_{kind}_token_threshold"
+        if options.number(name, tokens, least=0) != tokens:
+            options.assumptions.append(f"--{name.replace('_', '-')} is priced as {tokens}")
+    return 1
 
 
 def _no_low_latency(service: Service) -> str | None:

@@ -96,31 +96,17 @@ def _axes(study: Study, candidate: Candidate) -> list[dict[str, Any]]:
         return float(np.asarray(values).reshape(-1)[0])
 
     stage = spread(layout.width, one(place.stage_local), one(place.stage_domains))
+    heads = spread(layout.attn_tp, one(place.tp_local), one(place.tp_domains))
+    groups = stage if layout.attn_dp > 1 else {"tier": "none: one group"}
     sends = "none: one stage" if layout.pp == 1 else "scale-out" if one(place.pp_crosses) else "scale-up"
     rows: list[tuple[str, int, str, dict[str, Any]]] = [
         ("R", layout.replicas, "replicas of the whole model, which exchange nothing", {"tier": "none: no traffic"}),
         ("PP", layout.pp, "pipeline stages; activations are handed on", {"tier": sends}),
-        (
-            "TP",
-            layout.attn_tp,
-            "shards of attention heads; all-reduce in every layer",
-            spread(layout.attn_tp, one(place.tp_local), one(place.tp_domains)),
-        ),
-        (
-            "attention-DP",
-            layout.attn_dp,
-            "groups of a stage that each attend to their own requests",
-            stage if layout.attn_dp > 1 else {"tier": "none: one group"},
-        ),
+        ("TP", layout.attn_tp, "shards of attention heads; all-reduce in every layer", heads),
+        ("attention-DP", layout.attn_dp, "groups of a stage that each attend to their own requests", groups),
     ]
     if study.arch.is_moe:
-        rows.append(
-            (
-                "EP",
-                layout.moe_ep,
-                "groups of experts; tokens go to their experts and back",
-                stage if layout.moe_ep > 1 else alone,
-            )
-        )
-        rows.append(("ETP", layout.moe_tp, "shards of every expert", stage if layout.moe_tp > 1 else alone))
+        experts, shards = (stage if degree > 1 else alone for degree in (layout.moe_ep, layout.moe_tp))
+        rows.append(("EP", layout.moe_ep, "groups of experts; tokens go to their experts and back", experts))
+        rows.append(("ETP", layout.moe_tp, "shards of every expert", shards))
     return [{"axis": axis, "value": value, "maps_to": words, **more} for axis, value, words, more in rows]

@@ -9,7 +9,7 @@ from autotune.scoring.limits import JOINT_PROBABILITY, LOAD_SERVED, TITLES
 from autotune.scoring.objective import CLOSE_FRAC, Behind
 from autotune.scoring.overload import ENDLESS
 from autotune.scoring.pair_words import against
-from autotune.scoring.plan_name import plan_name
+from autotune.scoring.plan_name import full_name
 from autotune.scoring.reach import unmeasured
 from autotune.study import Study
 from autotune.text.numbers import number, probability, within
@@ -74,7 +74,7 @@ def _instead(study: Study, result: PlanResult | None, best: PlanResult | None, c
         which = "" if result is None else f" ({_title(binding(checks))})"
         loosen = f"loosen the one that binds{which}, or change the model, GPUs or load"
         return f"No plan of this study keeps every limit: {loosen}."
-    name = plan_name(best, dense=not study.arch.is_moe, several_engines=True)
+    name = full_name(study, best)
     if result is None:
         return f"Instead: {name}, which keeps every limit with probability {probability(best.p_meets)}."
     return f"Instead: {name}, which {against(study, best, result)}."

@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 
-from autotune.disaggregated.rescore import pool_capacities
 from autotune.engines import Violation
-from autotune.evaluation.balance import balance
 from autotune.evaluation.compatibility import compatibility
 from autotune.evaluation.conclusion import binding, conclusion
-from autotune.evaluation.evaluate_pools import (
-    PoolEvaluation,
-    rate_match,
-    sections,
-    transfer_section,
-)
-from autotune.evaluation.memory import capacity, stage_bytes
-from autotune.evaluation.performance import performance
-from autotune.evaluation.plan import EvaluatedPlan
+from autotune.evaluation.evaluate_pools import PoolSections, pool_sections
+from autotune.evaluation.plan import EvaluatedPlan, balance, capacity, performance, stage_bytes
 from autotune.evaluation.quantities import quantities
 from autotune.evaluation.report_claims import Claims, judge
 from autotune.evaluation.strategy import strategy
@@ -43,6 +34,7 @@ NO_ROOM = "kv_capacity"
 STAGE_TIMES = (
     "time per stage: formulas alone, of a chunk of one prompt and of a decode step; calibration adds to TTFT and TPOT",
 )
+SATURATION = "saturation: powers of two in flight per replica and the most that have KV room, the study's token budgets"
 
 
 def evaluate(
@@ -52,7 +44,7 @@ def evaluate(
     *,
     store: Store | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> Evaluation | PoolEvaluation:
+) -> Evaluation:
     """What a plan does and why; of a disaggregated plan, what each of its pools does.
 
     Args:
@@ -82,69 +74,34 @@ def evaluate(
     scored = named or tuned.baseline
     if scored is None:
         raise InputError.single("$.baseline", missing)
-    if scored.result is not None and scored.result.pools is not None:
-        if claims is not None:
-            raise InputError.single(
-                "--claims", "must not be given with a disaggregated plan: claims are about one layout"
-            )
-        return _pool_evaluation(study, scored, scored.result, tuned)
+    if claims is not None and scored.result is not None and scored.result.pools is not None:
+        raise InputError.single("--claims", "must not be given with a disaggregated plan: claims are about one layout")
     return _evaluation(study, scored, tuned, claims)
 
 
-def _pool_evaluation(study: Study, scored: BaselineResult, result: PlanResult, tuned: TuneResult) -> PoolEvaluation:
-    checks, capacities = _checks(study, result, scored.resolution.violations), pool_capacities(study, result)
-    best = tuned.ranked[0] if tuned.ranked else None
-    passed = all(c.passed for c in checks)
-    distance = None if best is None or not passed else behind(study, result, best)
-    assumed = (
-        *study.assumptions,
-        *study.arch.assumptions,
-        *(f"plan: {text}" for text in scored.resolution.assumed),
-        *_searched(tuned),
-        "what a GPU more brings: at its pool's rate per GPU, though workers come whole",
-    )
-    return PoolEvaluation(
-        **sections(result, capacities),
-        study=study,
-        text=scored.text,
-        result=result,
-        tuned=tuned,
-        passed=passed,
-        binding=binding(checks).name,
-        best=best,
-        best_aggregated=next((p for p in tuned.ranked if p.pools is None), None),
-        distance=distance,
-        p_better_than_best=_p_better(study, result, best) if passed else None,
-        checks=checks,
-        transfer=transfer_section(result),
-        rate_match=rate_match(result, study.workload.request_rate_per_s),
-        conclusion=conclusion(study, result, best, checks, distance),
-        assumptions=tuple(dict.fromkeys(assumed)),
-    )
-
-
 def _evaluation(study: Study, scored: BaselineResult, tuned: TuneResult, claims: Claims | None) -> Evaluation:
-    candidate, result = scored.resolution.candidate, scored.result
-    checks = _checks(study, result, scored.resolution.violations)
-    found = _sections(study, candidate, result, tuned)
+    result, resolution = scored.result, scored.resolution
+    checks = _checks(study, result, resolution.violations)
     best = tuned.ranked[0] if tuned.ranked else None
-    figures = quantities(study, candidate, result, found, [c.name for c in checks if not c.passed])
     passed = all(c.passed for c in checks)
     distance = None if result is None or best is None or not passed else behind(study, result, best)
-    assumed = [
-        *study.assumptions,
-        *study.arch.assumptions,
-        *(f"plan: {text}" for text in scored.resolution.assumed),
-        *_searched(tuned),
-        *unsure_means(study, result),
-        *(STAGE_TIMES if result is not None else ()),
-        "saturation: powers of two in flight per replica and the most that have KV room, the study's token budgets",
-    ]
+    if result is not None and result.pools is not None:
+        sections: Sections | PoolSections = pool_sections(study, result, tuned)
+        taken: tuple[str, ...] = ("what a GPU more brings: at its pool's rate per GPU, though workers come whole",)
+    else:
+        sections = _sections(study, resolution.candidate, result, tuned)
+        figures = quantities(study, result, sections, [c.name for c in checks if not c.passed])
+        sections = replace(
+            sections,
+            claims=() if claims is None else judge(claims, figures),
+            quantities={name: q.value for name, q in figures.items()},
+        )
+        taken = (*unsure_means(study, result), *(STAGE_TIMES if result is not None else ()), SATURATION)
+    plan = (f"plan: {text}" for text in resolution.assumed)
+    assumed = (*study.assumptions, *study.arch.assumptions, *plan, *_searched(tuned), *taken)
     return Evaluation(
-        **{f.name: getattr(found, f.name) for f in fields(Sections)},
         study=study,
         text=scored.text,
-        candidate=candidate,
         result=result,
         tuned=tuned,
         passed=passed,
@@ -153,25 +110,22 @@ def _evaluation(study: Study, scored: BaselineResult, tuned: TuneResult, claims:
         distance=distance,
         p_better_than_best=_p_better(study, result, best) if passed else None,
         checks=checks,
-        claims=() if claims is None else judge(claims, figures),
-        quantities={name: q.value for name, q in figures.items()},
+        sections=sections,
         conclusion=conclusion(study, result, best, checks, distance),
         assumptions=tuple(dict.fromkeys(assumed)),
     )
 
 
 def _sections(study: Study, candidate: Candidate, result: PlanResult | None, tuned: TuneResult) -> Sections:
-    where, axes = compatibility(study, candidate), strategy(study, candidate, result, tuned)
-    if result is None:
-        return Sections(compatibility=where, performance={}, strategy=axes, memory=(), capacity={}, balance={})
-    plan = EvaluatedPlan.of(study, candidate, result)
+    plan = None if result is None else EvaluatedPlan.of(study, candidate, result)
     return Sections(
-        compatibility=where,
-        performance=performance(plan),
-        strategy=axes,
-        memory=stage_bytes(plan),
-        capacity=capacity(plan),
-        balance=balance(plan),
+        candidate=candidate,
+        compatibility=compatibility(study, candidate),
+        performance={} if plan is None else performance(plan),
+        strategy=strategy(study, candidate, result, tuned),
+        memory=() if plan is None else stage_bytes(plan),
+        capacity={} if plan is None else capacity(plan),
+        balance={} if plan is None else balance(plan),
     )
 
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from autotune.evaluation.values import Check
+from autotune.disaggregated.rescore import pool_capacities
 from autotune.scoring.gpu_time import gpu_s_per_request
-from autotune.scoring.objective import Behind
 from autotune.space.pool_plan import ALIKE_FRAC, ROLES, Pools
 from autotune.study import Study
 from autotune.tuning import PlanResult, TuneResult
@@ -90,32 +89,16 @@ class RateMatch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PoolEvaluation:
-    """What a disaggregated plan does and why."""
+class PoolSections:
+    """What a disaggregated plan does, part by part."""
 
-    study: Study
-    text: str
-    result: PlanResult
-    tuned: TuneResult
-    passed: bool
-    binding: str
-    best: PlanResult | None
-    best_aggregated: PlanResult | None
-    """The best plan of one kind of replica; None: the study has none within the limits."""
-    distance: Behind | None
-    p_better_than_best: float | None
-    checks: tuple[Check, ...]
+    plan: PlanResult
     prefill: PoolSection
     decode: PoolSection
     transfer: TransferSection
     rate_match: RateMatch
-    conclusion: str
-    assumptions: tuple[str, ...]
-
-    @property
-    def verdict(self) -> str:
-        """`PASSED` or `FAILED`."""
-        return "PASSED" if self.passed else "FAILED"
+    best_aggregated: PlanResult | None
+    """The best plan of one kind of replica; None: the study has none within the limits."""
 
 
 def pools_of(plan: PlanResult) -> Pools:
@@ -125,7 +108,7 @@ def pools_of(plan: PlanResult) -> Pools:
     return plan.pools
 
 
-def pool_section(plan: PlanResult, role: str, able: float) -> PoolSection:
+def _pool_section(plan: PlanResult, role: str, able: float) -> PoolSection:
     """One pool of a plan, which can do `able` requests per second at most."""
     pools = pools_of(plan)
     pool = getattr(pools, role)
@@ -185,6 +168,13 @@ def rate_match(plan: PlanResult, given: float | None) -> RateMatch:
     )
 
 
-def sections(plan: PlanResult, capacities: tuple[float, float]) -> dict[str, PoolSection]:
-    """Both pools of a plan, by role."""
-    return {role: pool_section(plan, role, able) for role, able in zip(ROLES, capacities, strict=True)}
+def pool_sections(study: Study, plan: PlanResult, tuned: TuneResult) -> PoolSections:
+    """The parts of a plan that was scored under `study`, of which `tuned` is the answer."""
+    able = dict(zip(ROLES, pool_capacities(study, plan), strict=True))
+    return PoolSections(
+        plan=plan,
+        **{role: _pool_section(plan, role, able[role]) for role in ROLES},
+        transfer=transfer_section(plan),
+        rate_match=rate_match(plan, study.workload.request_rate_per_s),
+        best_aggregated=next((p for p in tuned.ranked if p.pools is None), None),
+    )

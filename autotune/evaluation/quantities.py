@@ -9,10 +9,10 @@ from autotune.evaluation.report_claims import Quantity
 from autotune.evaluation.values import FAILED, PASSED, Sections, StageBytes
 from autotune.metrics import METRICS, PER_GPU, RATE_SD
 from autotune.scoring.overload import told
-from autotune.space import Candidate
 from autotune.study import Study
 from autotune.tuning import PlanResult
 from costmodel.arch import weight_bytes
+from costmodel.plan.layout import Layout
 
 NOT_WEIGHTS = {"kv_cache", "activations", "buffers", "reserve", "free"}
 FORBIDDEN = "the engine's rules forbid the plan: there is nothing to estimate"
@@ -28,14 +28,10 @@ def _q(value: float | str | bool | None, words: str, log_sd: float = 0.0) -> Qua
 
 
 def quantities(
-    study: Study,
-    candidate: Candidate,
-    result: PlanResult | None,
-    sections: Sections,
-    failed: Sequence[str],
+    study: Study, result: PlanResult | None, sections: Sections, failed: Sequence[str]
 ) -> dict[str, Quantity]:
     """Name -> figure. Where the engine's rules forbid the plan, what would have to be estimated is None."""
-    layout, gpu, places = candidate.layout, study.cluster.gpu, sections.compatibility
+    layout, gpu, places = sections.candidate.layout, study.cluster.gpu, sections.compatibility
     hbm = None if gpu.hbm_efficiency is None else gpu.hbm_bytes_per_s * gpu.hbm_efficiency
     alone = "replicas share no group and no send"
     among = f"{alone}; groups of attention-DP inside one do exchange tokens"
@@ -63,9 +59,9 @@ def quantities(
             )
             for e in places["engines"]
         },
-        **_held(candidate, sections.memory),
+        **_held(layout, sections.memory),
         **_evenness(sections.balance),
-        **_exchanged(candidate, result),
+        **_exchanged(layout, result),
         **_estimates(result, sections.performance),
     }
 
@@ -87,13 +83,13 @@ def _experts(gpus: int, modules: Mapping[str, Any] | None) -> dict[str, Quantity
     }
 
 
-def _held(candidate: Candidate, memory: Sequence[StageBytes]) -> dict[str, Quantity]:
+def _held(layout: Layout, memory: Sequence[StageBytes]) -> dict[str, Quantity]:
     """Weights as they lie on the GPUs, copies counted."""
     stages: dict[int, float] = {}
     for row in memory:
         if row.kind not in NOT_WEIGHTS:
             stages[row.stage] = stages.get(row.stage, 0.0) + row.bytes
-    names, layout = ("weight_bytes_per_gpu", "weight_bytes_on_all_gpus"), candidate.layout
+    names = ("weight_bytes_per_gpu", "weight_bytes_on_all_gpus")
     if not stages:
         return {name: _q(None, FORBIDDEN) for name in names}
     whole = sum(stages.values()) * layout.width * layout.replicas
@@ -117,9 +113,9 @@ def _evenness(balance: Mapping[str, Any]) -> dict[str, Quantity]:
     return out
 
 
-def _exchanged(candidate: Candidate, result: PlanResult | None) -> dict[str, Quantity]:
+def _exchanged(layout: Layout, result: PlanResult | None) -> dict[str, Quantity]:
     """What attention-DP groups, which a report may call replicas, do exchange."""
-    groups = candidate.layout.attn_dp
+    groups = layout.attn_dp
     if result is None:
         return {"attention_dp_exchange_s": _q(None, FORBIDDEN)}
     seconds = result.breakdown["decode_s"].get("ep_exchange", 0.0) if groups > 1 else 0.0

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from autotune.evaluation.evaluate_pools import PoolSections
 from autotune.scoring.objective import Behind
 from autotune.space import Candidate
 from autotune.study import Study
@@ -90,8 +91,9 @@ class ClaimVerdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sections:
-    """What a plan does, part by part; empty where a rule of the engine forbids it and nothing can be estimated."""
+    """What a plan of one kind of replica does; what is estimated is empty where a rule of the engine forbids it."""
 
+    candidate: Candidate
     compatibility: Mapping[str, Any]
     performance: Mapping[str, Any]
     strategy: tuple[AxisVerdict, ...]
@@ -99,16 +101,18 @@ class Sections:
     capacity: Mapping[str, Any]
     """The largest batch and the longest prompt that still fit."""
     balance: Mapping[str, Any]
+    claims: tuple[ClaimVerdict, ...] = ()
+    quantities: Mapping[str, Any] = field(default_factory=dict)
+    """Everything that a claim can be about."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Evaluation(Sections):
+class Evaluation:
     """The report on one plan."""
 
     study: Study
     text: str
     """The plan as it was named."""
-    candidate: Candidate
     result: PlanResult | None
     """None: a rule of the engine forbids it."""
     tuned: TuneResult
@@ -122,9 +126,8 @@ class Evaluation(Sections):
     p_better_than_best: float | None
     """By the study's metric; None where the plan breaks a limit."""
     checks: tuple[Check, ...]
-    claims: tuple[ClaimVerdict, ...]
-    quantities: Mapping[str, Any]
-    """Everything that a claim can be about."""
+    sections: Sections | PoolSections
+    """What it does, part by part; of a disaggregated plan, what each of its pools does."""
     conclusion: str
     assumptions: tuple[str, ...]
 

@@ -8,26 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autotune.graph.costs import PhaseCosts
-from autotune.graph.program import Places, StageProgram, TaskTable
-from autotune.graph.ranks import Groups, ReplicaRanks
-from autotune.graph.values import COMMUNICATION, COMPUTE, Edges, Group, Nodes, Rank, Task
+from autotune.graph.program import Groups, Places, ReplicaRanks, StageProgram, TaskTable
+from autotune.graph.values import COMMUNICATION, COMPUTE, Built, Edges, Nodes, Task
 from costmodel.arch import Arch
 from costmodel.engine import EngineTraits
 from costmodel.hardware import Cluster
 from costmodel.plan.layout import Layout
 
 HOST, LAUNCH_WAIT, SEND = "host", "launch_wait", "pp_send"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Built:
-    """A graph before it is scheduled."""
-
-    tasks: tuple[Task, ...]
-    groups: tuple[Group, ...]
-    ranks: tuple[Rank, ...]
-    nodes: Nodes
-    edges: Edges
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,14 +6,13 @@ A list schedule: every rank has one compute and one communication stream, and a 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from heapq import heapify, heappop, heappush
 
 import numpy as np
 
-from autotune.graph.build import Built
 from autotune.graph.collapse import collapsed
-from autotune.graph.values import COLLAPSES, COMPUTE, Edges, Group, Nodes, PlanGraph, Task
+from autotune.graph.values import COLLAPSES, COMPUTE, Built, Edges, Group, Nodes, PlanGraph, Task
 from autotune.scoring.plan_result import PlanResult
 from autotune.study import Study
 from costmodel.errors import InputError, Problem
@@ -124,11 +123,7 @@ def scheduled(
         collapse=None,
         micro_batches=drawing.micro_batches or 1,
         replicas=drawing.replicas,
-        tasks=built.tasks,
-        groups=built.groups,
-        ranks=built.ranks,
-        nodes=built.nodes,
-        edges=built.edges,
+        **{field.name: getattr(built, field.name) for field in fields(Built)},
         start_s=start,
         end_s=end,
         scheduled_step_s=float(end.max()),

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from autotune.disaggregated.rescore import PoolCosts, pool_costs
 from autotune.engines import ENGINES
-from autotune.graph.build import HOST, Built, build
+from autotune.graph.build import HOST, build
 from autotune.graph.costs import PhaseCosts, pass_costs
 from autotune.graph.drawing import MOST_NODES, Drawing, scheduled
 from autotune.graph.values import (
@@ -18,6 +18,7 @@ from autotune.graph.values import (
     COMPUTE,
     PHASES,
     SEND,
+    Built,
     Edges,
     Group,
     Nodes,
@@ -28,7 +29,6 @@ from autotune.scoring.plan_result import PlanResult
 from autotune.space.pool_plan import ROLES
 from autotune.study import Study
 from costmodel.errors import InputError
-from costmodel.hardware import Cluster
 from costmodel.plan.layout import Layout
 
 BOTH = "both"
@@ -67,14 +67,9 @@ def pool_graph(study: Study, plan: PlanResult, drawing: Drawing, assumed: Sequen
 
 
 def _costs(costs: PoolCosts, role: str) -> PhaseCosts:
-    side = costs.side(role)
+    own, decoding = costs.side(role), role == "decode"
     return pass_costs(
-        side.batch,
-        side.passes,
-        decoding=role == "decode",
-        count=side.count,
-        drafted=side.drafted,
-        round_s=side.round_s,
+        own.batch, own.passes, decoding=decoding, count=own.count, drafted=own.drafted, round_s=own.round_s
     )
 
 
@@ -85,17 +80,8 @@ def _built(study: Study, plan: PlanResult, costs: PoolCosts, role: str, steps: P
         raise InputError.single(
             "plan", f"the {role} worker's graph has about {each * count} nodes, at most {MOST_NODES}"
         )
-    cluster: Cluster = costs.side(role).cluster
-    return build(
-        study.arch,
-        cluster,
-        ENGINES[plan.engine].traits,
-        layout,
-        steps,
-        phase=role,
-        micro_batches=count,
-        replicas=1,
-    )
+    cluster, traits = costs.side(role).cluster, ENGINES[plan.engine].traits
+    return build(study.arch, cluster, traits, layout, steps, phase=role, micro_batches=count, replicas=1)
 
 
 def _joined(costs: PoolCosts, first: Built, second: Built) -> Built:

@@ -6,7 +6,7 @@ in `PlanGraph.tasks`, and the nodes are columns, so that a hundred thousand of t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -98,6 +98,11 @@ class Nodes:
     group: Ints
     """Index into `PlanGraph.groups`; -1 for what one rank does by itself."""
 
+    def rows(self) -> Iterator[tuple[int, ...]]:
+        """Task, replica, stage, micro-batch, layer, rank and group of each."""
+        columns = (self.task, self.replica, self.stage, self.micro_batch, self.layer, self.rank, self.group)
+        return zip(*(column.tolist() for column in columns), strict=True)
+
     def take(self, index: NDArray[np.int64]) -> Nodes:
         """Gather nodes."""
         return Nodes(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
@@ -114,7 +119,18 @@ class Edges:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PlanGraph:
+class Built:
+    """A graph before it is scheduled."""
+
+    tasks: tuple[Task, ...]
+    groups: tuple[Group, ...]
+    ranks: tuple[Rank, ...]
+    nodes: Nodes
+    edges: Edges
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanGraph(Built):
     """What a plan runs in one phase, scheduled."""
 
     study: str
@@ -127,11 +143,6 @@ class PlanGraph:
     """That follow each other through the stages: chunks of a prompt, or parts of the running batch."""
     replicas: int
     """In the graph; replicas are identical and share nothing."""
-    tasks: tuple[Task, ...]
-    groups: tuple[Group, ...]
-    ranks: tuple[Rank, ...]
-    nodes: Nodes
-    edges: Edges
     start_s: Floats
     """Of the list schedule, shape `(num_nodes,)`."""
     end_s: Floats

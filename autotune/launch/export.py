@@ -1,7 +1,8 @@
-"""`export`: a plan of a study as launch files."""
+"""`export`: a plan of a study as launch files, or why they cannot be written."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -20,8 +21,11 @@ if TYPE_CHECKING:
     from autotune.launch.reading.import_plan import Imported
     from autotune.launch.targets.registry import Target
 
+
 BEST = "best"
 BASELINE = "baseline"
+Refusal = Callable[[PlanResult], str]
+"""Why launch files of a plan cannot be written; empty: they can."""
 
 
 def choose_plan(study: Study, target: Target, text: str | None) -> tuple[PlanResult | None, tuple[str, ...]]:
@@ -172,3 +176,40 @@ def all_servers(study: Study, imported: Imported) -> tuple[str, tuple[str, ...]]
         return imported.plan, ()
     assumption = f"what runs is one server of {size} GPUs; {servers} of them taken, which is all GPUs of the study"
     return format_plan(replace(layout, replicas=servers), imported.engine), (assumption,)
+
+
+def usual_target(plan: PlanResult) -> str:
+    """The target that writes all of a plan: its engine, or llm-d's set where its own front sends every prompt to the
+    prefill pool and the plan's does not."""
+    local = plan.pools is not None and plan.pools.local_frac > 0.0
+    return "disaggregatedset" if local and ENGINES[plan.engine].decode_pool_prefills == "all" else plan.engine
+
+
+def export_refusal(study: Study, plan: PlanResult) -> str:
+    """What `autotune export` would say against a plan whatever the target; empty: it writes the servers' files.
+
+    A model without a name that can be loaded is not the plan's fault and is not said here.
+    """
+    try:
+        if plan.pools is None:
+            make_export(study, plan, first_node_alone=True)
+        else:
+            from autotune.launch.pools.make import make_pool_launch
+
+            make_pool_launch(study, plan, asked=NOTHING_ASKED, assumptions=(), usual_version=None)
+    except InputError as error:
+        said = [problem.message for problem in error.problems if problem.path not in ("--model", "$.model")]
+        return "; ".join(said)
+    return ""
+
+
+def refusals(study: Study) -> Refusal:
+    """`export_refusal` of a study's plans that is worked out once for each: it takes as long as scoring the plan."""
+    known: dict[str, str] = {}
+
+    def refusal(plan: PlanResult) -> str:
+        if plan.key not in known:
+            known[plan.key] = export_refusal(study, plan)
+        return known[plan.key]
+
+    return refusal

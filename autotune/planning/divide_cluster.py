@@ -1,22 +1,27 @@
-"""`autotune divide`: which model gets how many GPUs, when, and what one more node would be worth to each."""
+"""`autotune divide`: which model gets how many GPUs, when, and what one more node would be worth to each.
+
+Units are handed out exactly: dynamic programming over (model, units of every GPU type). The value of a division is the
+sum of what its models are worth with what they get; of the tables of values nothing is assumed.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, product
 from math import ceil
 
 import numpy as np
 
-from autotune.planning.division import Units, best_divisions, division_of
 from autotune.planning.model_tables import ModelTable, model_table
 from autotune.planning.models_study import ClusterStudy, SharedModel
-from costmodel.plan.columns import Floats
+from costmodel.plan.columns import Floats, Ints
 
 THRIFT = 1e-7
 """Value of a unit that is left over, per unit: of two divisions that serve as much, the one on fewer units."""
 HOURS = 24.0
+Units = tuple[int, ...]
+"""Of each GPU type."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,3 +212,45 @@ def _awake(models: Sequence[SharedModel], hour: float) -> tuple[bool, ...]:
         return start <= hour < end if start < end else hour >= start or hour < end
 
     return tuple(holds(model.share.awake_h) for model in models)
+
+
+def best_divisions(values: Sequence[Floats]) -> tuple[Floats, list[Ints]]:
+    """The most value of the first models for every number of units, and what the last of them gets for it.
+
+    Args:
+        values: of each model, by the units that it gets: arrays of one shape, an axis for each GPU type, from 0 on.
+
+    Returns:
+        The value of all models by the units that there are, same shape; and for each model the flat index of what it
+        gets where it and the models before it have so many.
+    """
+    shape = values[0].shape
+    most = np.zeros(shape)
+    choices: list[Ints] = []
+    for value in values:
+        best = np.full(shape, -np.inf)
+        chosen = np.zeros(shape, dtype=np.int64)
+        for flat, units in enumerate(product(*(range(n) for n in shape))):
+            if value[units] == -np.inf:
+                continue
+            here = tuple(slice(u, None) for u in units)
+            rest = tuple(slice(0, n - u) for n, u in zip(shape, units, strict=True))
+            reached = most[rest] + value[units]
+            better = reached > best[here]
+            best[here] = np.where(better, reached, best[here])
+            chosen[here] = np.where(better, flat, chosen[here])
+        most = best
+        choices.append(chosen)
+    return most, choices
+
+
+def division_of(choices: Sequence[Ints], units: Units) -> list[Units]:
+    """What each model gets of so many units, by the choices of `best_divisions`."""
+    shape = choices[0].shape
+    out: list[Units] = []
+    left = units
+    for chosen in reversed(choices):
+        got = tuple(int(u) for u in np.unravel_index(int(chosen[left]), shape))
+        out.append(got)
+        left = tuple(have - taken for have, taken in zip(left, got, strict=True))
+    return out[::-1]

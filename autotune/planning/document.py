@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from autotune.planning.day_launch import launched
 from autotune.planning.day_program import Schedule
 from autotune.planning.plan_day import DayPlan, Outcome, ReplayedDay
 from autotune.planning.replica_capacity import ScaledPlan
+from autotune.planning.schedule_files import launched
 from autotune.planning.strategies import FIXED, PLANNED, STRATEGIES
 from autotune.space import format_plan, short_plan
 from autotune.space.pooled_planstring import format_pooled
@@ -49,10 +49,7 @@ def day_document(found: DayPlan) -> dict[str, Any]:
         "total": _total(found, found.schedule),
         "fixed": _total(found, found.fixed),
         "saved_frac": 1.0 - found.schedule.gpu_s / found.fixed.gpu_s,
-        "p_break": {
-            "of_day": found.risk.of_day,
-            "of_day_with_calibration": found.risk.of_day_with_calibration,
-        },
+        "p_break": {"of_day": found.risk.of_day, "of_day_with_calibration": found.risk.of_day_with_calibration},
         "replay": _replay(found, found.replay),
         "assumptions": _assumptions(found),
     }

@@ -9,6 +9,7 @@ second order.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,7 +48,7 @@ class Forecast:
 
     def quantile(self, share: float) -> Floats:
         """The load that a step does not exceed with probability `share`."""
-        return self.median_per_s * np.exp(_student(normal_quantile(share), self._freedom) * self.log_sd)
+        return self.median_per_s * np.exp(_student(NormalDist().inv_cdf(share), self._freedom) * self.log_sd)
 
     def draws(self, count: int, random: np.random.Generator) -> Floats:
         """Days as they may come, shape `(count, steps)`."""
@@ -82,17 +83,14 @@ def forecast_day(loads: DayLoads, *, log_sd: float | None = None) -> Forecast:
         )
     rest = logs - np.nanmean(logs, axis=0)
     held = ~np.isnan(rest)
-    by_day = np.array([row[seen].mean() for row, seen in zip(rest, held, strict=True) if seen.any()])
-    each = (
-        rest
-        - np.array([row[seen].mean() if seen.any() else np.nan for row, seen in zip(rest, held, strict=True)])[:, None]
-    )
+    by_day = np.array([row[seen].mean() if seen.any() else np.nan for row, seen in zip(rest, held, strict=True)])
+    each = rest - by_day[:, None]
     repeated = held.sum(axis=0) > 1
     freedom = max(float(held[:, repeated].sum() - repeated.sum() - (days - 1)), 1.0)
     step_var = float(np.nansum(each[:, repeated] ** 2)) / freedom
     # the mean of a day's steps still holds their own errors
     steps = max(float(held.sum() / days), 1.0)
-    day_var = max(float(by_day.var(ddof=1 if shift is None else 2)) - step_var / steps, 0.0)
+    day_var = max(float(by_day[held.any(axis=1)].var(ddof=1 if shift is None else 2)) - step_var / steps, 0.0)
     alike = days if shift is None else int((weekend[:-1] == weekend[-1])[held.any(axis=1)].sum())
     of_mean = 1.0 + 1.0 / alike
     return Forecast(
@@ -114,13 +112,6 @@ def _weekend_shift(logs: Floats, weekend: NDArray[np.bool_]) -> float | None:
     rest = logs - np.nanmean(logs, axis=0)
     of_weekend, of_weekday = (np.nanmean(rest[kind]) for kind in kinds)
     return float(of_weekend - of_weekday)
-
-
-def normal_quantile(share: float) -> float:
-    """Of the standard normal distribution, by bisection of its distribution function."""
-    from statistics import NormalDist
-
-    return NormalDist().inv_cdf(share)
 
 
 def _student(z: float, freedom: float) -> float:

@@ -76,10 +76,7 @@ def load_models_study(path: Path | str, overrides: Sequence[str] = ()) -> Cluste
     document = read_document(file)
     entries = document.pop("models", None)
     return read_overridden(
-        document,
-        overrides,
-        lambda changed: _cluster_study(changed, entries, file),
-        more={"division": DivisionTable},
+        document, overrides, lambda changed: _cluster_study(changed, entries, file), more={"division": DivisionTable}
     )
 
 

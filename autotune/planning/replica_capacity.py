@@ -14,8 +14,7 @@ from math import ceil
 
 import numpy as np
 
-from autotune.comparison.best import SHORTLIST, at_capacity, capacity_study
-from autotune.comparison.capacity import drawn_capacities
+from autotune.comparison.best import SHORTLIST, at_capacity, capacity_study, drawn_capacities
 from autotune.comparison.replicas_in_transition import fleet_of
 from autotune.comparison.switching import drains_s, load_s
 from autotune.planning.day_program import REPLICA, Kinds, ReplicaKind
@@ -35,7 +34,7 @@ from autotune.tuning import PlanResult, tune
 from costmodel.errors import InputError
 from costmodel.plan.columns import Floats, Ints
 from costmodel.plan.layout import Layout
-from costmodel.simulation.forecast import forecast
+from costmodel.simulation.forecast import Forecast
 from costmodel.simulation.pools import PoolsModel
 from costmodel.simulation.requests import Requests, arrivals
 
@@ -281,10 +280,8 @@ def replica_rate_per_s(
     def kept(rate: float) -> bool:
         sooner = replace(requests, arrival_s=requests.arrival_s / rate)
         traffic = Traffic(requests=sooner, rate_per_s=rate, concurrency=None, counted_from=count, recorded=True)
-        if isinstance(model, PoolsModel):
-            found = forecast(model, errors, traffic.serve)
-        else:
-            found = forecast(model, errors, traffic.serve)
+        run = traffic.serve(model.paced(errors.pace))
+        found = Forecast(expected=run, quick=run, slow=run, base=run, errors=errors)
         return all(limit.kept(limit.figure(found)) for limit in limits)
 
     if not limits or kept(most_per_s):

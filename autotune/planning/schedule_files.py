@@ -1,4 +1,4 @@
-"""A day's plan as files that scalers read: KEDA's cron triggers, a crontab, bounds for Dynamo's planner.
+"""A day's plan as files: what starts its plans, and what scales them (KEDA, a crontab, bounds of Dynamo's planner).
 
 KEDA's scaler takes the most that any trigger asks for (keda.sh, scalers/cron): each trigger begins as much earlier as
 a replica takes to start. Names of Dynamo's bounds are those of its planner's defaults (`min_endpoint`,
@@ -8,24 +8,62 @@ a replica takes to start. Names of Dynamo's bounds are those of its planner's de
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
+import numpy as np
 import yaml
 
 from autotune.files import OutFile
-from autotune.planning.day_launch import AskedDay, instance_of, launch_script
+from autotune.launch.pools.llm_d import ENGINES_TAKEN
+from autotune.launch.quoting import MOST_OF_NAME, dns_label
+from autotune.launch.targets import dynamo
 from autotune.planning.day_program import REPLICA
 from autotune.planning.loads import DAY_S
+from autotune.planning.replica_capacity import ScaledPlan
+from autotune.study import Study
 from autotune.text.escaping import cron_command
 from costmodel.errors import InputError
+from costmodel.plan.columns import Floats
 
 MINUTE_S = 60
 CRON_PATH = "/usr/local/bin:/usr/bin:/bin"
 """Where kubectl lies, as a rule: cron's own path often leaves out the first."""
 LEADER_WORKER_SET = {"apiVersion": "leaderworkerset.x-k8s.io/v1", "kind": "LeaderWorkerSet"}
+CLUSTER_TARGETS = {"k8s": "-k {folder}", "llm-d": "-k {folder}", "dynamo": f"-f {{folder}}/{dynamo.FILE}"}
+"""Targets whose servers a cluster scales -> how `kubectl apply` takes their folder."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskedDay:
+    """How a day was asked for, in words that hold in any folder."""
+
+    program: tuple[str, ...]
+    """What starts autotune."""
+    study: str
+    traffic: str | None
+    """The log; None: it cannot be read again."""
+    settings: tuple[str, ...] = ()
+    """Of the study, as `--set` takes them."""
+    options: tuple[str, ...] = ()
+    """Further words of `autotune plan-day`."""
+    of_log: tuple[str, ...] = ()
+    """Settings that make the study one of the log."""
+    out: str
+    """Folder of the files."""
+    state: str
+    """Folder of what `autotune retune` keeps."""
+    model_named: bool = True
+    """Whether an engine finds the weights by the study's name of the model."""
+
+    def words(self, command: str, *more: str, settings: Sequence[str] = ()) -> list[str]:
+        """A command about the study."""
+        changes = [word for setting in (*self.settings, *settings) for word in ("--set", setting)]
+        return [*self.program, command, self.study, *changes, *more]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +98,14 @@ class Deployment:
     plan_index: int
     role: str
     """`replica`, or the pool's."""
+
+
+def instance_of(document: Mapping[str, Any], plan_index: int) -> str:
+    """What a plan of a day is called in a cluster: the study, the engine and the shape of a replica, a DNS label."""
+    plan = document["plans"][plan_index]
+    shape = re.sub(r"[^a-z0-9]+", "-", f"{plan['engine']}-{plan['replica']}".lower()).strip("-")
+    study = dns_label(document["study"])[: max(MOST_OF_NAME - 1 - len(shape), 1)].strip("-")
+    return f"{study}-{shape}"[:MOST_OF_NAME].strip("-")
 
 
 def deployment_name(document: Mapping[str, Any], one: Deployment) -> str:
@@ -136,7 +182,9 @@ def keda_objects(document: Mapping[str, Any]) -> str:
                     "maxReplicaCount": most,
                     "cooldownPeriod": 0,
                     # a constant number needs no cron, and a ScaledObject at least one trigger
-                    "triggers": [_cron_trigger(t) for t in found or [_whole_day(most)]],
+                    "triggers": [
+                        _cron_trigger(t) for t in found or [Trigger(start_s=0, end_s=DAY_S - MINUTE_S, replicas=most)]
+                    ],
                 },
             }
         )
@@ -199,10 +247,6 @@ def clock(seconds: float) -> str:
     return f"{minutes // 60:02d}:{minutes % 60:02d}"
 
 
-def _whole_day(replicas: int) -> Trigger:
-    return Trigger(start_s=0, end_s=DAY_S - MINUTE_S, replicas=replicas)
-
-
 def _moments(least: int, found: Sequence[Trigger]) -> list[tuple[int, int]]:
     """Times of day at which the most of all triggers changes, and to what."""
     at = sorted({t.start_s for t in found} | {t.end_s for t in found})
@@ -231,3 +275,37 @@ def _cron_trigger(trigger: Trigger) -> dict[str, Any]:
             "desiredReplicas": str(trigger.replicas),
         },
     }
+
+
+def launched(study: Study, plan: ScaledPlan, planned_per_s: Floats) -> tuple[str, list[int]]:
+    """The target that a cluster scales, and the replicas of each kind that the fullest step needs.
+
+    `planned_per_s`: the load that each step has room for, shape `(steps,)`.
+    """
+    most = float(np.max(planned_per_s))
+    counts = [max(ceil(most / max(float(k.capacity_per_s.min()), 1e-9) - 1e-9), 1) for k in plan.kinds]
+    counts = [min(n, max(study.cluster.gpus // k.gpus, 1)) for n, k in zip(counts, plan.kinds, strict=True)]
+    if plan.result.pools is None:
+        return "k8s", counts
+    one_node = all(kind.gpus <= study.cluster.gpus_per_node for kind in plan.kinds)
+    return "llm-d" if one_node and plan.result.engine in ENGINES_TAKEN else "dynamo", counts
+
+
+def launch_script(document: Mapping[str, Any], asked: AskedDay) -> str:
+    """A shell script that exports every plan that runs at some time, and starts it, so that scalers find it."""
+    lines = [
+        "#!/usr/bin/env bash",
+        "# Writes the launch files of each plan of the schedule and starts it; keda.yaml or crontab then scales it.",
+        "set -euo pipefail",
+    ]
+    if not asked.model_named:
+        lines.append(': "${MODEL:?set it to the model\'s name on the Hugging Face hub or its folder on the nodes}"')
+    for index in sorted({step["plan_index"] for step in document["steps"]}):
+        launch, name = document["plans"][index]["launch"], instance_of(document, index)
+        folder = f"{asked.out}-launch/{name}"
+        settings = (*asked.of_log, *launch["settings"])
+        own = ["--plan", launch["plan"], "--target", launch["target"], "--name", name, "--out", folder]
+        command = shlex.join(asked.words("export", *own, settings=settings))
+        lines.append(command if asked.model_named else f'{command} --model "$MODEL"')
+        lines.append(f"kubectl apply {CLUSTER_TARGETS[launch['target']].format(folder=shlex.quote(folder))}")
+    return "\n".join(lines) + "\n"

@@ -15,14 +15,20 @@ import numpy as np
 from autotune.comparison.replicas_in_transition import fleet_of
 from autotune.comparison.switching import load_s
 from autotune.planning.capacities import TIGHT, Capacities
-from autotune.planning.failure_domains import DOMAINS, Place, worst_loss
-from autotune.planning.failures import YEAR_S, FailureRates, YearsOfFailures, years_of_failures
+from autotune.planning.failures import (
+    DOMAINS,
+    YEAR_S,
+    FailureRates,
+    Place,
+    YearsOfFailures,
+    worst_loss,
+    years_of_failures,
+)
 from autotune.planning.model_tables import ReplicaOffer, offer_capacities, offer_simulation, replica_offers
 from autotune.planning.replica_loss import LossEvent, LossRun, run_loss
 from autotune.simulation.draw_requests import study_requests
 from autotune.study import Study
 from costmodel.errors import InputError
-from costmodel.plan.columns import Floats
 from costmodel.simulation.requests import Requests
 from costmodel.simulation.served import Served
 
@@ -238,14 +244,10 @@ def _years(study: Study, way: Way, replicas: int, load_per_s: float) -> Years:
     return Years(
         replicas=replicas,
         years=years,
-        availability=_share(years.up_frac, whole >= load_per_s * TIGHT),
-        availability_degraded=_share(years.up_frac, kept >= asked.degraded_load_frac * load_per_s * TIGHT),
+        availability=float(years.up_frac[whole >= load_per_s * TIGHT].sum()),
+        availability_degraded=float(years.up_frac[kept >= asked.degraded_load_frac * load_per_s * TIGHT].sum()),
         goodput_per_year=float(years.up_frac @ np.minimum(whole, load_per_s)) * YEAR_S,
     )
-
-
-def _share(up_frac: Floats, enough: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> float:
-    return float(up_frac[enough].sum())
 
 
 def _peak(study: Study, way: Way, load_per_s: float, start_s: float) -> PeakLoss | None:

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from autotune.metrics import METRICS, Metric
 from autotune.report.text_blocks import Block, text_table
-from autotune.report.vocabulary.metrics import COST, METRICS, PER_GPU, TPOT, TTFT, Metric
-from autotune.report.vocabulary.plan_names import plan_name
+from autotune.report.vocabulary.metrics import COST, PER_GPU, TPOT, TTFT
+from autotune.scoring.plan_name import full_name
 from autotune.study import cluster_choices, opens_clusters
 from autotune.tuning import PlanResult, TuneResult
 from costmodel.hardware import Cluster
@@ -106,7 +107,7 @@ def _cells(row: ClusterRow, result: TuneResult, shown: Sequence[Metric]) -> tupl
     name = f"none{'' if result.complete else ' sampled'} keeps every limit"
     figures = [""] * len(shown)
     if best is not None:
-        name = plan_name(best, dense=not result.study.arch.is_moe, several_engines=True)
+        name = full_name(result.study, best)
         figures = [m.text(best.metrics[m.name]) if m.name in best.metrics else "" for m in shown]
     per_hour = "" if price is None else f"{price * row.cluster.gpus:,.2f}"
     cluster = f"{row.cluster.gpus:,} x {row.cluster.gpu.name}"

@@ -7,13 +7,13 @@ from math import isfinite
 from typing import Any
 
 from autotune.comparison import ComparedPlan, Comparison, SwitchCost
-from autotune.comparison.values import KEEP, Robustness
+from autotune.comparison.values import KEEP, MetricRow, Robustness
 from autotune.report.document import finite, plan_document
 from autotune.report.study_words import baseline_settings, command, gpu_words, launch_steps
-from autotune.report.vocabulary.plan_names import plan_name
+from autotune.scoring.plan_name import full_name, plan_name
 from autotune.scoring.reach import KINDS
 from autotune.scoring.value_and_gain import Gain
-from autotune.study import OwnOptions, Study, own_option_words
+from autotune.study import Study, own_option_words
 
 SIDES = ("current", "candidate")
 
@@ -48,9 +48,7 @@ def comparison_document(found: Comparison) -> dict[str, Any]:
                 if not found.simulated
                 else {"simulated": dict(zip(SIDES, map(asdict, found.simulated), strict=True))}
             ),
-            "metrics": [
-                _metric(row.name, row.current, row.candidate, row.better, row.p_better) for row in found.metrics
-            ],
+            "metrics": [_metric(row) for row in found.metrics],
             "margins": [asdict(row) for row in found.margins],
             "memory_bytes": {
                 kind: {"current": old, "candidate": new, "difference": new - old}
@@ -99,7 +97,8 @@ def _next(found: Comparison) -> list[str]:
 
 def side_document(side: ComparedPlan, study: Study) -> dict[str, Any]:
     """One plan of the two."""
-    named = None if side.result is None else plan_name(side.result, dense=not study.arch.is_moe, several_engines=True)
+    named = None if side.result is None else full_name(study, side.result)
+    own = None if side.result is None else side.result.own_options
     out: dict[str, Any] = {
         "name": named or side.plan,
         "text": side.text,
@@ -108,7 +107,7 @@ def side_document(side: ComparedPlan, study: Study) -> dict[str, Any]:
         "feasible": side.keeps,
         "rules_broken": list(side.rules_broken),
         "assumed": list(side.assumed),
-        **({} if side.result is None else _started_with(study, side.result.own_options)),
+        **({} if own is None else {"started_with": list(own_option_words(study, own))}),
         "capacity_requests_per_s": side.capacity_requests_per_s,
         "capacity_keeps_limits": side.capacity_keeps_limits,
         "value_per_s": side.value_per_s,
@@ -118,11 +117,6 @@ def side_document(side: ComparedPlan, study: Study) -> dict[str, Any]:
         kept = ("layout", "knobs", "engine_options", "pools", "violations", "metrics", "confidence", "breakdown")
         out |= {k: plan[k] for k in kept if k in plan}
     return out
-
-
-def _started_with(study: Study, own: OwnOptions | None) -> dict[str, list[str]]:
-    """What of its engine's options is not as the study has it, in words; nothing where all are."""
-    return {} if own is None else {"started_with": list(own_option_words(study, own))}
 
 
 def switch_document(cost: SwitchCost, gain: Gain | None) -> dict[str, Any]:
@@ -154,16 +148,10 @@ def robustness_document(found: Robustness) -> dict[str, Any]:
     }
 
 
-def _metric(name: str, current: float, candidate: float, better: str | None, p_better: float | None) -> dict[str, Any]:
-    return {
-        "name": name,
-        "current": current,
-        "candidate": candidate,
-        "difference": candidate - current,
-        "difference_frac": _frac(current, candidate),
-        "better": better,
-        "p_better": p_better,
-    }
+def _metric(row: MetricRow) -> dict[str, Any]:
+    change = {"difference": row.candidate - row.current, "difference_frac": _frac(row.current, row.candidate)}
+    both = {"name": row.name, "current": row.current, "candidate": row.candidate}
+    return {**both, **change, "better": row.better, "p_better": row.p_better}
 
 
 def _frac(before: float, after: float) -> float | None:

@@ -7,15 +7,15 @@ from math import inf
 from typing import Any
 
 from autotune.comparison.verdict import duration_words
+from autotune.metrics import METRICS
 from autotune.report.comparison import SIDES
 from autotune.report.evaluation_text import assumed_block, next_blocks
 from autotune.report.text_blocks import Block, Cell, Report, named, text_table
-from autotune.report.vocabulary.metrics import METRICS
-from autotune.report.vocabulary.titles import LIMITS, MEMORY, OPERATORS, TONES
-from autotune.report.vocabulary.words import GIB, asked, count, gib, measure, percent, probability, signed, united
-from autotune.scoring.gpu_time import operator_title
+from autotune.report.vocabulary.titles import LIMITS, MEMORY, TONES
+from autotune.report.vocabulary.words import GIB, asked, count, gib, measure, percent, signed, united
+from autotune.scoring.gpu_time import OPERATORS, operator_title
 from autotune.scoring.overload import WAITING, overload_of
-from autotune.text.numbers import number
+from autotune.text.numbers import number, probability
 
 _SHOWN_FRAC = 0.005
 """Operators whose change is below this share of a request's GPU time are summed up in one row."""

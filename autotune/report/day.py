@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from autotune.planning.day_program import REPLICA
 from autotune.planning.schedule_files import clock
+from autotune.report.answer import assumed_block
 from autotune.report.text_blocks import Block, Line, Report, text_table
-from autotune.report.tune_text import assumed_block
-from autotune.report.vocabulary.words import count, probability
-from autotune.text.numbers import number
+from autotune.report.vocabulary.words import count
+from autotune.text.numbers import number, probability
 
 
 def day_report(document: Mapping[str, Any]) -> Report:
@@ -26,8 +26,9 @@ def day_report(document: Mapping[str, Any]) -> Report:
         most = max(s["short_frac"] for s in short)
         steps = count(len(short), "step")
         said = f"The cluster is too small in {steps}: up to {most:.0%} of the load finds no room. {said}"
+    days = count(document["traffic"]["days"], "day")
     return Report(
-        headline=f"{document['study']}: a day of {count(len(document['steps']), 'step')}, by {_days(document)}",
+        headline=f"{document['study']}: a day of {count(len(document['steps']), 'step')}, by {days} of traffic",
         reason=said,
         tone="bad" if short else "good",
         lines=(
@@ -38,10 +39,6 @@ def day_report(document: Mapping[str, Any]) -> Report:
         ),
         blocks=(*day_blocks(document), assumed_block(tuple(document["assumptions"]))),
     )
-
-
-def _days(document: Mapping[str, Any]) -> str:
-    return f"{count(document['traffic']['days'], 'day')} of traffic"
 
 
 def day_blocks(document: Mapping[str, Any]) -> tuple[Block, ...]:
@@ -143,7 +140,8 @@ def _plans(document: Mapping[str, Any]) -> Block:
 
 def _replay(document: Mapping[str, Any]) -> Block:
     replay = document["replay"]
-    rows = [_strategy(name, s) for name, part in _parts(replay) for s in part]
+    parts = (("as it came", "strategies"), ("with surges", "with_surges"))
+    rows = [_strategy(name, s) for name, part in parts for s in replay[part]]
     header = ("traffic", "strategy", "GPU-hours", "US dollars", "within limits", "steps that break one")
     surges = ", ".join(clock(start) for start, _ in replay["surges_s"])
     seen = "by a schedule made from the days before" if replay["unseen"] else "by a schedule made from that day"
@@ -155,10 +153,6 @@ def _replay(document: Mapping[str, Any]) -> Block:
         *(f"{s['strategy']}: {s['is']}" for s in replay["strategies"]),
     ]
     return Block(title="Replay", table=text_table(header, rows, texts=(0, 1)), lines=tuple(lines))
-
-
-def _parts(replay: Mapping[str, Any]) -> tuple[tuple[str, Sequence[Mapping[str, Any]]], ...]:
-    return ("as it came", replay["strategies"]), ("with surges", replay["with_surges"])
 
 
 def _strategy(traffic: str, s: Mapping[str, Any]) -> tuple[str, ...]:

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from autotune.planning.divide_cluster import Division, Period
-from autotune.planning.division import Units
+from autotune.planning.divide_cluster import Division, Period, Units
 from autotune.planning.model_tables import NO_PLAN
 from autotune.report.document import finite
 from autotune.report.evaluation_text import assumed_block, next_blocks

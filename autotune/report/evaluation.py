@@ -5,61 +5,48 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from autotune.evaluation.values import PASSED, Evaluation
-from autotune.launch.refusal import export_refusal
+from autotune.evaluation.evaluate_pools import PoolSection, PoolSections, pools_of
+from autotune.evaluation.values import PASSED, Evaluation, Sections
+from autotune.launch.export import export_refusal
 from autotune.report.document import confidence_document, finite, layout_document
 from autotune.report.reach import reach_of_one
 from autotune.report.study_words import called, command, launch_steps
-from autotune.report.vocabulary.plan_names import plan_name
 from autotune.scoring.gpu_time import gpu_s_per_request
-from autotune.scoring.overload import told
+from autotune.scoring.overload import told, told_figures
+from autotune.scoring.plan_name import full_name
 from autotune.space import format_plan, short_plan
+from autotune.space.pool_plan import ROLES
 from autotune.study import Study
 from autotune.tuning import PlanResult
 
 
 def evaluation_document(found: Evaluation) -> dict[str, Any]:
     """What `autotune evaluate --json` writes."""
-    result, best, metric = found.result, found.best, found.study.objective.metric
+    result, best, parts, metric = found.result, found.best, found.sections, found.study.objective.metric
+    pooled = parts if isinstance(parts, PoolSections) else None
     document: dict[str, Any] = finite(
         {
             "study": found.study.name,
             "verdict": found.verdict,
-            "plan": format_plan(found.candidate.layout, found.candidate.engine, found.candidate.gpu),
-            "plan_text": found.text,
-            "name": _name(found),
-            "command": command(found.study, "evaluate", "--plan", found.text).text,
-            "next": next_steps(found.study, result, best, passed=found.verdict == PASSED),
-            "never_measured": "" if result is None else reach_of_one(found.study, result),
-            "export_refuses": "" if result is None else export_refusal(found.study, result),
-            "engine": found.candidate.engine,
-            "layout": layout_document(found.candidate.layout),
+            **_plan(found),
             "knobs": None if result is None else asdict(result.knobs),
             "summary": {
                 "binding": found.binding,
                 "best_plan": None if best is None else best.plan,
-                "best_name": None
-                if best is None
-                else plan_name(best, dense=not found.study.arch.is_moe, several_engines=True),
+                "best_name": None if best is None else full_name(found.study, best),
                 "metric": metric,
                 "value": None if result is None else told(result, metric),
                 "best_value": None if best is None else best.metrics[metric],
+                **({} if pooled is None else _best_aggregated(pooled, metric)),
                 "loses_against_best_frac": None if found.distance is None else found.distance.frac,
                 "loses_in": None if found.distance is None else found.distance.metric,
                 "p_better_than_best": found.p_better_than_best,
                 "p_meets": None if result is None else result.p_meets,
             },
             "confidence": None if result is None else confidence_document(result, None),
+            **({} if pooled is None else {"metrics": told_figures(pooled.plan)}),
             "checks": [asdict(c) for c in found.checks],
-            "compatibility": dict(found.compatibility),
-            "performance": dict(found.performance),
-            "time": _time(result, best),
-            "strategy": [asdict(v) for v in found.strategy],
-            "memory": [asdict(m) for m in found.memory],
-            "capacity": dict(found.capacity),
-            "balance": dict(found.balance),
-            "claims": [asdict(c) for c in found.claims],
-            "quantities": dict(found.quantities),
+            **(_sections(parts, result, best) if isinstance(parts, Sections) else _pools(found.study, parts)),
             "conclusion": found.conclusion,
             "assumptions": list(found.assumptions),
         }
@@ -67,7 +54,64 @@ def evaluation_document(found: Evaluation) -> dict[str, Any]:
     return document
 
 
-def next_steps(study: Study, result: PlanResult | None, best: PlanResult | None, *, passed: bool) -> list[str]:
+def _plan(found: Evaluation) -> dict[str, Any]:
+    """Which plan it is, what follows for it, and what stands against it."""
+    study, result, parts = found.study, found.result, found.sections
+    out: dict[str, Any] = {
+        "plan_text": found.text,
+        "name": "" if result is None else full_name(study, result),
+        "command": command(study, "evaluate", "--plan", found.text).text,
+        "next": _next_steps(study, result, found.best, passed=found.verdict == PASSED),
+        "never_measured": "" if result is None else reach_of_one(study, result),
+        "export_refuses": "" if result is None else export_refusal(study, result),
+    }
+    if isinstance(parts, Sections):
+        own = parts.candidate
+        if result is None:
+            out["name"] = f"{own.engine}:{short_plan(own.layout, dense=not study.arch.is_moe)}"
+        plan = format_plan(own.layout, own.engine, own.gpu)
+        return {"plan": plan, **out, "engine": own.engine, "layout": layout_document(own.layout)}
+    return {"plan": parts.plan.plan, **out, "engine": parts.plan.engine}
+
+
+def _best_aggregated(parts: PoolSections, metric: str) -> dict[str, Any]:
+    other = parts.best_aggregated
+    return {
+        "best_aggregated_plan": None if other is None else other.plan,
+        "best_aggregated_value": None if other is None else other.metrics[metric],
+    }
+
+
+def _sections(parts: Sections, result: PlanResult | None, best: PlanResult | None) -> dict[str, Any]:
+    return {
+        "compatibility": dict(parts.compatibility),
+        "performance": dict(parts.performance),
+        "time": _time(result, best),
+        "strategy": [asdict(v) for v in parts.strategy],
+        "memory": [asdict(m) for m in parts.memory],
+        "capacity": dict(parts.capacity),
+        "balance": dict(parts.balance),
+        "claims": [asdict(c) for c in parts.claims],
+        "quantities": dict(parts.quantities),
+    }
+
+
+def _pools(study: Study, parts: PoolSections) -> dict[str, Any]:
+    return {
+        "pools": {role: _pool(getattr(parts, role), dense=not study.arch.is_moe) for role in ROLES},
+        "max_local_prefill_tokens": pools_of(parts.plan).max_local_prefill_tokens,
+        "ttft_parts_s": dict(parts.plan.breakdown["ttft_parts_s"]),
+        "transfer": asdict(parts.transfer),
+        "rate_match": asdict(parts.rate_match),
+    }
+
+
+def _pool(section: PoolSection, *, dense: bool) -> dict[str, Any]:
+    layout = layout_document(section.layout)
+    return {**asdict(section), "layout": layout, "short": short_plan(section.layout, dense=dense)}
+
+
+def _next_steps(study: Study, result: PlanResult | None, best: PlanResult | None, *, passed: bool) -> list[str]:
     """The commands that follow: what the best plan is worth beside this one, and the launch files of this one."""
     if result is None:
         return []
@@ -77,14 +121,6 @@ def next_steps(study: Study, result: PlanResult | None, best: PlanResult | None,
     if passed and not export_refusal(study, result):
         out += [line.text for line in launch_steps(study, result, "--plan", name)]
     return out
-
-
-def _name(found: Evaluation) -> str:
-    """The plan as people write it, and as every command takes it back."""
-    dense = not found.study.arch.is_moe
-    if found.result is not None:
-        return plan_name(found.result, dense=dense, several_engines=True)
-    return f"{found.candidate.engine}:{short_plan(found.candidate.layout, dense=dense)}"
 
 
 def _time(result: PlanResult | None, best: PlanResult | None) -> list[dict[str, Any]]:

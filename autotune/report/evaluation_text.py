@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from autotune.engines import engine_title
+from autotune.metrics import METRICS
 from autotune.report.evaluation_tables import (
     alternatives_block,
     balance_block,
@@ -13,12 +14,12 @@ from autotune.report.evaluation_tables import (
     strategy_block,
     time_block,
 )
+from autotune.report.pool_evaluation import pool_blocks
 from autotune.report.text_blocks import Block, Cell, Line, Report, named, text_table, toned
-from autotune.report.vocabulary.metrics import METRICS
 from autotune.report.vocabulary.titles import LIMITS, TONES
-from autotune.report.vocabulary.words import SHARES, asked, measure, probability, short_unit, united
+from autotune.report.vocabulary.words import SHARES, asked, measure, short_unit, united
 from autotune.scoring.unsure_means import UNSURE
-from autotune.text.numbers import number, room_words, within
+from autotune.text.numbers import number, probability, room_words, within
 
 CHECKS = {**LIMITS, "gpus": "GPUs"}
 """Check -> its title: the limits, and what is checked besides."""
@@ -26,22 +27,17 @@ CHECKS = {**LIMITS, "gpus": "GPUs"}
 
 def evaluation_report(document: Mapping[str, Any]) -> Report:
     """The verdict, the conclusion and every section."""
-    return report_of_plan(document, evaluation_blocks(document))
-
-
-def report_of_plan(document: Mapping[str, Any], blocks: Sequence[Block]) -> Report:
-    """What is said of an evaluated plan of either kind, with the sections of its kind."""
     return Report(
-        headline=evaluation_headline(document),
+        headline=_headline(document),
         verdict=document["verdict"],
         reason=f". {document['conclusion']}",
         tone=TONES[document["verdict"]],
         lines=stands_lines(document),
-        blocks=(*blocks, assumed_block(document), *next_blocks(document)),
+        blocks=(*evaluation_blocks(document), assumed_block(document), *next_blocks(document)),
     )
 
 
-def evaluation_headline(document: Mapping[str, Any]) -> str:
+def _headline(document: Mapping[str, Any]) -> str:
     """The study and the plan, and what it was asked for by where that is another way to write it."""
     asked, name = document["plan_text"], document["name"]
     same = asked in (name, document["plan"]) or asked == name.partition(":")[2]
@@ -61,8 +57,10 @@ BRIEF = ("summary", "strategy", "rate_match", "claims", "next")
 
 
 def evaluation_blocks(document: Mapping[str, Any]) -> list[Block]:
-    """The sections in their order."""
-    out = [summary_block(document), _compatibility(document["compatibility"])]
+    """The sections in their order, of a plan of either kind."""
+    if "pools" in document:
+        return [_summary(document), *pool_blocks(document)]
+    out = [_summary(document), _compatibility(document["compatibility"])]
     if document["performance"]:
         out += [_performance(document["performance"], document["checks"]), time_block(document["time"])]
     out += [strategy_block(document["strategy"]), alternatives_block(document["strategy"])]
@@ -85,7 +83,7 @@ def next_blocks(document: Mapping[str, Any]) -> list[Block]:
     return [Block(key="next", title="Next", lines=lines)] if lines else []
 
 
-def summary_block(document: Mapping[str, Any]) -> Block:
+def _summary(document: Mapping[str, Any]) -> Block:
     """The checks, and how the plan stands against the best."""
     rows = [
         (

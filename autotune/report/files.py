@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+import pydantic_core
 
 from autotune.text.escaping import csv_text
 
 
 def to_json(document: Any) -> str:
-    """One JSON document, readable, newline at the end."""
-    return json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    """One JSON document, readable, newline at the end; null stands for numbers that are not finite."""
+    # json indents in Python, which takes a quarter of the time of a large study
+    return pydantic_core.to_json(document, indent=2, inf_nan_mode="null").decode() + "\n"
 
 
 def table_csv(rows: Sequence[Mapping[str, Any]]) -> str:

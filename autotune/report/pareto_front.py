@@ -8,18 +8,19 @@ from typing import Any
 
 import numpy as np
 
+from autotune.metrics import METRICS
+from autotune.report.answer import assumed_block, space_line
 from autotune.report.document import counts_document, finite, plan_document
 from autotune.report.study_words import command, study_headline
 from autotune.report.text_blocks import Block, Line, Report, text_table
-from autotune.report.tune_text import assumed_block, space_line
-from autotune.report.vocabulary.metrics import METRICS
-from autotune.report.vocabulary.plan_names import has_local_prefill, local_prefill_words, plan_name
+from autotune.report.vocabulary.plan_names import has_local_prefill, local_prefill_words
 from autotune.report.vocabulary.titles import broken
-from autotune.report.vocabulary.words import percent, probability
+from autotune.report.vocabulary.words import percent
 from autotune.scoring.dominance import nondominated
+from autotune.scoring.plan_name import full_name
 from autotune.scoring.plan_order import order
 from autotune.scoring.plan_result import PlanResult
-from autotune.text.numbers import number, within
+from autotune.text.numbers import number, probability, within
 from autotune.tuning.pareto_front import Front
 
 
@@ -81,13 +82,12 @@ def first_point(front: Front) -> PlanResult:
     return min(front.points, key=lambda plan: (order(front.study, plan), plan.plan))
 
 
-def _name(front: Front, plan: PlanResult) -> str:
-    return plan_name(plan, dense=not front.study.arch.is_moe, several_engines=True)
-
-
 def _next(front: Front) -> Block:
     """The commands that follow."""
-    steps = (command(front.study, "evaluate", "--plan", _name(front, first_point(front))), command(front.study, "tune"))
+    steps = (
+        command(front.study, "evaluate", "--plan", full_name(front.study, first_point(front))),
+        command(front.study, "tune"),
+    )
     return Block(key="next", title="Next", lines=steps, tight=True)
 
 
@@ -109,7 +109,8 @@ def _points(front: Front, shown: Sequence[PlanResult]) -> Block:
     if len(shown) < len(front.points):
         which = f"{len(shown):,} of {len(front.points):,} points shown, evenly along the front"
     first = first_point(front)
-    ranked = f"Of the front, {_name(front, first)} with {first.knobs.concurrency:,} in flight is first as `tune` ranks."
+    named, flight = full_name(front.study, first), f"{first.knobs.concurrency:,} in flight"
+    ranked = f"Of the front, {named} with {flight} is first as `tune` ranks."
     return Block(
         key="points",
         title="Pareto front",
@@ -124,7 +125,7 @@ def _cells(front: Front, plan: PlanResult) -> tuple[str, ...]:
     if len(search.weight_dtype) * len(search.kv_dtype) > 1:
         stored = f" w:{k.weight_dtype or 'checkpoint'} kv:{k.kv_dtype or 'checkpoint'}"
     return (
-        plan_name(plan, dense=not front.study.arch.is_moe, several_engines=True) + stored,
+        full_name(front.study, plan) + stored,
         f"{k.concurrency:,}",
         f"{k.max_num_batched_tokens:,}",
         *([local_prefill_words(plan)] if has_local_prefill(front.points) else []),

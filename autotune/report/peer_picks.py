@@ -10,10 +10,10 @@ from autotune.comparison.peer_picks import ExplainedPick, Explanation
 from autotune.report.document import finite
 from autotune.report.study_words import command, study_headline
 from autotune.report.text_blocks import Block, Report, Table, text_table
-from autotune.report.vocabulary.plan_names import plan_name
 from autotune.report.vocabulary.titles import broken
 from autotune.report.vocabulary.words import percent, signed
 from autotune.scoring.gpu_time import gpu_s_per_request, operator_title
+from autotune.scoring.plan_name import full_name
 from autotune.text.numbers import number
 from autotune.tuning import PlanResult
 
@@ -33,14 +33,10 @@ def explanation_document(found: Explanation) -> dict[str, Any]:
             "against": "aiconfigurator",
             "differs": list(found.differs),
             "plans": len(found.result.ranked),
-            "first": None if first is None else {"name": _name(found, first), **_figures(first)},
+            "first": None if first is None else {"name": full_name(found.study, first), **_figures(first)},
             "picks": [_pick(found, pick) for pick in found.picks],
         }
     )
-
-
-def _name(found: Explanation, plan: PlanResult) -> str:
-    return plan_name(plan, dense=not found.study.arch.is_moe, several_engines=True)
 
 
 def _figures(plan: PlanResult) -> dict[str, Any]:
@@ -53,7 +49,7 @@ def _pick(found: Explanation, own: ExplainedPick) -> dict[str, Any]:
         "mode": pick.mode,
         "peer_rank": pick.rank,
         "plan": own.plan,
-        "name": own.plan if ours is None else _name(found, ours),
+        "name": own.plan if ours is None else full_name(found.study, ours),
         "rank": own.rank,
         "replicas": own.replicas,
         "idle_gpus": own.idle_gpus,
@@ -129,7 +125,7 @@ def explanation_report(found: Explanation) -> Report:
     first = next(iter(ranked), None)
     lines = [f"{said[:1].upper()}{said[1:]}: figures cannot be held against each other." for said in found.differs]
     if first is not None:
-        lines.append(f"Our first of {len(ranked):,}: {_name(found, first)}, {_shown(first)}.")
+        lines.append(f"Our first of {len(ranked):,}: {full_name(found.study, first)}, {_shown(first)}.")
     return Report(
         headline=study_headline(study, "AIConfigurator's ranking beside ours"),
         reason=head,
@@ -163,7 +159,7 @@ def _shown(plan: PlanResult) -> str:
 
 
 def _short(found: Explanation, own: ExplainedPick) -> str:
-    return own.plan if own.at_our_load is None else _name(found, own.at_our_load)
+    return own.plan if own.at_our_load is None else full_name(found.study, own.at_our_load)
 
 
 def _table(found: Explanation) -> Table:

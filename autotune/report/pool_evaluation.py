@@ -1,25 +1,13 @@
-"""The evaluation of a disaggregated plan: its JSON document, whose fields are a contract, and the text for people."""
+"""What the pools of a disaggregated plan do and why, for people, from the JSON document of its evaluation."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from typing import Any
 
-from autotune.evaluation.evaluate_pools import PoolEvaluation, PoolSection, pools_of
-from autotune.evaluation.values import PASSED
-from autotune.launch.refusal import export_refusal
-from autotune.report.document import confidence_document, finite, layout_document
-from autotune.report.evaluation import next_steps
-from autotune.report.evaluation_text import report_of_plan, summary_block
-from autotune.report.reach import reach_of_one
-from autotune.report.study_words import command
-from autotune.report.text_blocks import Block, Report, text_table
-from autotune.report.vocabulary.plan_names import plan_name
+from autotune.report.text_blocks import Block, text_table
 from autotune.report.vocabulary.words import percent
 from autotune.scoring.gpu_time import OPERATORS
-from autotune.scoring.overload import told, told_figures
-from autotune.space import short_plan
 from autotune.space.pool_plan import ROLES
 from autotune.text.numbers import number
 
@@ -27,67 +15,9 @@ NO_PROMPTS_FRAC = 1e-5
 """Share of the prompts up to which a prefill pool is said to get none."""
 
 
-def pool_evaluation_document(found: PoolEvaluation) -> dict[str, Any]:
-    """What `autotune evaluate --json` writes of a disaggregated plan."""
-    result, best, metric = found.result, found.best, found.study.objective.metric
-    other = found.best_aggregated
-    dense = not found.study.arch.is_moe
-    document: dict[str, Any] = finite(
-        {
-            "study": found.study.name,
-            "verdict": found.verdict,
-            "plan": result.plan,
-            "plan_text": found.text,
-            "name": plan_name(result, dense=dense, several_engines=True),
-            "command": command(found.study, "evaluate", "--plan", found.text).text,
-            "next": next_steps(found.study, result, best, passed=found.verdict == PASSED),
-            "never_measured": reach_of_one(found.study, result),
-            "export_refuses": export_refusal(found.study, result),
-            "engine": result.engine,
-            "knobs": asdict(result.knobs),
-            "summary": {
-                "binding": found.binding,
-                "best_plan": None if best is None else best.plan,
-                "best_name": None if best is None else plan_name(best, dense=dense, several_engines=True),
-                "metric": metric,
-                "value": told(result, metric),
-                "best_value": None if best is None else best.metrics[metric],
-                "best_aggregated_plan": None if other is None else other.plan,
-                "best_aggregated_value": None if other is None else other.metrics[metric],
-                "loses_against_best_frac": None if found.distance is None else found.distance.frac,
-                "loses_in": None if found.distance is None else found.distance.metric,
-                "p_better_than_best": found.p_better_than_best,
-                "p_meets": result.p_meets,
-            },
-            "confidence": confidence_document(result, None),
-            "metrics": told_figures(result),
-            "checks": [asdict(c) for c in found.checks],
-            "pools": {role: _pool(getattr(found, role), dense=dense) for role in ROLES},
-            "max_local_prefill_tokens": pools_of(result).max_local_prefill_tokens,
-            "ttft_parts_s": dict(result.breakdown["ttft_parts_s"]),
-            "transfer": asdict(found.transfer),
-            "rate_match": asdict(found.rate_match),
-            "conclusion": found.conclusion,
-            "assumptions": list(found.assumptions),
-        }
-    )
-    return document
-
-
-def _pool(section: PoolSection, *, dense: bool) -> dict[str, Any]:
-    layout = layout_document(section.layout)
-    return {**asdict(section), "layout": layout, "short": short_plan(section.layout, dense=dense)}
-
-
-def pool_evaluation_report(document: Mapping[str, Any]) -> Report:
-    """The verdict, the conclusion and every section."""
-    return report_of_plan(document, pool_evaluation_blocks(document))
-
-
-def pool_evaluation_blocks(document: Mapping[str, Any]) -> list[Block]:
+def pool_blocks(document: Mapping[str, Any]) -> list[Block]:
     """The sections in their order."""
     return [
-        summary_block(document),
         _pools(document["pools"], document["max_local_prefill_tokens"]),
         _transfer(document),
         _match(document["rate_match"], document["pools"]),

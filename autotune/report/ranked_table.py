@@ -1,24 +1,31 @@
-"""The plans that keep every limit, a row each: what decides stands first, so that a narrow terminal keeps it."""
+"""Plans in rows: those that keep every limit, and the nearest of those that break one.
+
+What decides stands first, so that a narrow terminal keeps it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import isfinite
 
+from autotune.metrics import METRICS, Metric
 from autotune.report.document import baseline_rank, versus
 from autotune.report.kinds import BestOfKinds
 from autotune.report.reach import short_reach
 from autotune.report.text_blocks import Cell, Column, Row, Table
-from autotune.report.vocabulary.metrics import COST, METRICS, OUT_PER_GPU, PER_GPU, TPOT, TTFT, Metric
-from autotune.report.vocabulary.plan_names import has_local_prefill, local_prefill_words, plan_name, same_run
-from autotune.report.vocabulary.words import percent, probability, signed
+from autotune.report.vocabulary.metrics import COST, OUT_PER_GPU, PER_GPU, TPOT, TTFT
+from autotune.report.vocabulary.plan_names import has_local_prefill, local_prefill_words
+from autotune.report.vocabulary.titles import LIMITS, off_by
+from autotune.report.vocabulary.words import asked, measure, percent, signed
 from autotune.scoring.limits import ATTAINMENT
 from autotune.scoring.objective import plan_expected, time_decides
-from autotune.scoring.plan_result import PlanResult
+from autotune.scoring.overload import ENDLESS, overload_of, told
+from autotune.scoring.plan_name import plan_name
+from autotune.scoring.plan_result import relative_excess
 from autotune.simulation.percentile_limits import PercentileLimit, percentile_limits
 from autotune.study import Study
-from autotune.text.numbers import number
-from autotune.tuning import TuneResult
+from autotune.text.numbers import number, probability
+from autotune.tuning import PlanResult, TuneResult
 
 Ranked = tuple[int | None, PlanResult, str]
 """Rank (None: the baseline, where it breaks a limit), plan, and its role: `first`, `base` or nothing."""
@@ -42,9 +49,9 @@ def ranked_plans(result: TuneResult, most: int | None) -> list[Ranked]:
         shown = [*shown[: max(most - len(others), 1)], *others]
     out: list[Ranked] = []
     for rank, plan in shown:
-        role = "first" if rank == 1 else "base" if base is not None and same_run(base, plan) else ""
+        role = "first" if rank == 1 else "base" if base is not None and base.runs_as(plan) else ""
         out.append((rank, plan, role))
-    if result.baseline is not None and base is not None and not any(same_run(base, p) for _, p, _ in out):
+    if result.baseline is not None and base is not None and not any(base.runs_as(p) for _, p, _ in out):
         out.append((baseline_rank(result.baseline, result), base, "base"))
     return out
 
@@ -64,7 +71,8 @@ def ranked_table(result: TuneResult, shown: list[Ranked], *, overflow: str = "na
         ),
         *_key(study),
         *([] if base is None else [_versus(study, base)]),
-        *(_latency(metric, limit) for metric, limit in _latency_limits(study)),
+        _latency(TTFT, study.constraints.ttft_s),
+        _latency(TPOT, study.constraints.tpot_s),
         *(_simulated(limit) for limit in percentile_limits(study)),
         *([] if base is None else [_better(result, base)]),
         *_further(study, [plan for _, plan, _ in shown]),
@@ -98,7 +106,7 @@ def key_words(study: Study) -> str:
 def _role_words(rank: int | None, plan: PlanResult, base: PlanResult | None) -> str:
     if rank is None:
         return "breaks a limit"
-    return "now" if base is not None and same_run(plan, base) else ""
+    return "now" if base is not None and plan.runs_as(base) else ""
 
 
 def _key(study: Study) -> list[Made]:
@@ -152,7 +160,7 @@ def _versus(study: Study, base: PlanResult) -> Made:
     hint = f"{metric.title}, against the plan in production"
 
     def cell(plan: PlanResult) -> Cell:
-        if same_run(plan, base):
+        if plan.runs_as(base):
             return Cell(text="now", by=0.0)
         if metric.name == "e2e_s":
             change: float | None = plan.metrics["e2e_s"] / base.metrics["e2e_s"] - 1.0
@@ -167,15 +175,11 @@ def _versus(study: Study, base: PlanResult) -> Made:
 def _better(result: TuneResult, base: PlanResult) -> Made:
     def cell(plan: PlanResult) -> Cell:
         known = result.confidence.get(plan.plan)
-        better = None if known is None or same_run(plan, base) else known.p_better_than_baseline
+        better = None if known is None or plan.runs_as(base) else known.p_better_than_baseline
         return Cell(text=probability(better), by=better)
 
     said = "probability to be better than the plan in production"
     return Column(title="Better than now", heading="better\nthan now", first="descending", hint=said), cell
-
-
-def _latency_limits(study: Study) -> tuple[tuple[Metric, float | None], ...]:
-    return (TTFT, study.constraints.ttft_s), (TPOT, study.constraints.tpot_s)
 
 
 def _latency(metric: Metric, limit_s: float | None) -> Made:
@@ -271,3 +275,55 @@ def _number_cell(value: float) -> Cell:
 
 def _by(value: float) -> float | None:
     return value if isfinite(value) else None
+
+
+def nearest_table(result: TuneResult, most: int | None, *, overflow: str = "named") -> Table:
+    """What each breaks, and by how much: the first `most` (None: all), and the plan in production if it is another.
+
+    `overflow`: as in `Table.overflow`.
+    """
+    base = None if result.baseline is None else result.baseline.result
+    plans = list(result.infeasible[:most])
+    if base is not None and not base.feasible and not any(base.runs_as(plan) for plan in plans):
+        plans.append(base)
+    several = len({p.engine for p in plans}) > 1
+    rows = []
+    for plan in plans:
+        worst, *others = plan.violations
+        name = plan_name(plan, dense=not result.study.arch.is_moe, several_engines=several)
+        runs = base is not None and base.runs_as(plan)
+        cells = (
+            Cell(text=f"{name} (now)" if runs else name, by=plan.plan),
+            Cell(text=LIMITS[worst.code], by=worst.code),
+            Cell(text=measure(worst.value, worst.unit), by=_by(worst.value), small=worst.unit),
+            Cell(text=asked(worst.limit, worst.unit), by=worst.limit),
+            Cell(text=off_by(worst), by=_by(relative_excess(worst))),
+            *(_mean(metric, plan) for metric in (TTFT, TPOT)),
+            Cell(text=", ".join(LIMITS[v.code] for v in others) or "–", by=float(len(others))),
+        )
+        rows.append(Row(plan=plan.plan, engine=plan.engine, role="base" if runs else "", cells=cells))
+    columns = (
+        Column(title="Plan", heading="plan", numeric=False),
+        Column(title="Breaks most", heading="breaks most", numeric=False),
+        Column(title="Value", heading="value"),
+        Column(title="Limit", heading="limit"),
+        Column(title="Off by", heading="off by", numeric=False),
+        Column(title="TTFT", unit="s", heading="TTFT s"),
+        Column(title="TPOT", unit="ms", heading="TPOT ms"),
+        Column(title="Also breaks", heading="also breaks", numeric=False),
+    )
+    caption = "Plans that break a limit, nearest first"
+    return Table(caption=caption, columns=columns, rows=tuple(rows), overflow=overflow)
+
+
+def _mean(metric: Metric, plan: PlanResult) -> Cell:
+    value = told(plan, metric.name)
+    small = metric.shown_interval(plan) if isfinite(value) else ""
+    return Cell(text=metric.text(value), by=_by(value * metric.factor), small=small)
+
+
+def endless_note(plans: Sequence[PlanResult]) -> tuple[str, ...]:
+    """What `∞` in a table of plans means, where it stands there."""
+    if all(overload_of(plan.breakdown) is None for plan in plans):
+        return ()
+    return (f"∞: {ENDLESS}, as more requests come than the plan serves.",)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from autotune.report.vocabulary.plan_names import same_run
 from autotune.scoring.reach import KINDS, OF_STUDY, apart, unmeasured
 from autotune.study import Study
 from autotune.tuning import PlanResult
@@ -26,7 +25,7 @@ def reach_line(
     if first is None:
         return _within(study)
     mine = unmeasured(study, first)
-    other = base is not None and not same_run(first, base)
+    other = base is not None and not first.runs_as(base)
     theirs = unmeasured(study, base) if base is not None and other else ()
     found = [kind for kind in (*OF_STUDY, *(k for k in KINDS if k not in OF_STUDY)) if kind in {*mine, *theirs}]
     both = [kind for kind in found if kind in OF_STUDY or (kind in mine and (kind in theirs or not other))]

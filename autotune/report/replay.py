@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import PurePath
 from typing import Any
 
 from autotune.report.document import finite
 from autotune.report.markdown import markdown_blocks
-from autotune.report.text_blocks import Block, text_table
+from autotune.report.text_blocks import Block, table_of, text_table
 from autotune.retuning.replay import ORACLE, OURS, STRATEGIES, Replay
 
-STRATEGY_COLUMNS = (
-    "strategy",
-    "switches",
-    "SLO attainment",
-    "requests within limits",
-    "of the oracle",
-    "lost in switches",
-    "GPU hours",
-    "restarting",
-    "GPU h per 1M requests",
-)
+STRATEGY_COLUMNS: Mapping[str, Callable[[Any], str]] = {
+    "strategy": lambda s: s["strategy"],
+    "switches": lambda s: f"{s['switches']} ({'+'.join(map(str, s['switches_by_traffic']))})",
+    "SLO attainment": lambda s: _share(s["slo_attainment_frac"]),
+    "requests within limits": lambda s: f"{s['goodput_requests']:,.0f}",
+    "of the oracle": lambda s: _share(s["goodput_of_oracle_frac"]),
+    "lost in switches": lambda s: f"{s['lost_in_switches_requests']:,.0f}",
+    "GPU hours": lambda s: f"{s['gpu_hours']:,.1f}",
+    "restarting": lambda s: f"{s['gpu_hours_restarting']:,.1f}",
+    "GPU h per 1M requests": lambda s: "" if (each := s["gpu_hours_per_million_requests"]) is None else f"{each:,.1f}",
+}
 
 
 def replay_document(found: Replay) -> dict[str, Any]:
@@ -86,20 +86,6 @@ def replay_markdown(document: Mapping[str, Any]) -> str:
 
 def replay_blocks(document: Mapping[str, Any]) -> list[Block]:
     """What each strategy came to, and what `retune` decided."""
-    rows = [
-        (
-            s["strategy"],
-            f"{s['switches']} ({'+'.join(str(n) for n in s['switches_by_traffic'])})",
-            _share(s["slo_attainment_frac"]),
-            f"{s['goodput_requests']:,.0f}",
-            _share(s["goodput_of_oracle_frac"]),
-            f"{s['lost_in_switches_requests']:,.0f}",
-            f"{s['gpu_hours']:,.1f}",
-            f"{s['gpu_hours_restarting']:,.1f}",
-            "" if s["gpu_hours_per_million_requests"] is None else f"{s['gpu_hours_per_million_requests']:,.1f}",
-        )
-        for s in document["strategies"]
-    ]
     parts = ", ".join(f"{PurePath(t['source']).name} to {t['ends_s'] / 60:.0f} min" for t in document["traffic"])
     scaled = "as it came"
     if document["load_frac"] is not None:
@@ -121,7 +107,7 @@ def replay_blocks(document: Mapping[str, Any]) -> list[Block]:
     decided = text_table(("minute", "decision", "rule", "plan from then", "because"), moves, texts=(1, 2, 3, 4))
     name = document["study"]
     return [
-        Block(title=f"{name}: strategies", table=text_table(STRATEGY_COLUMNS, rows), lines=lines),
+        Block(title=f"{name}: strategies", table=table_of(document["strategies"], STRATEGY_COLUMNS), lines=lines),
         Block(title=f"{name}: what retune decided", table=decided),
     ]
 

@@ -10,11 +10,11 @@ from autotune.report.document import finite
 from autotune.report.text_blocks import Cell, Line, Table, text_table, toned
 from autotune.report.vocabulary.plan_names import name_of_key
 from autotune.report.vocabulary.titles import TONES
-from autotune.report.vocabulary.words import probability, signed
+from autotune.report.vocabulary.words import signed
 from autotune.retuning.entry import DECISION, LAUNCH_KNOBS, SUMMARY
 from autotune.retuning.ledger import Entry, Ledger
 from autotune.retuning.retune_once import Outcome
-from autotune.text.numbers import number
+from autotune.text.numbers import number, probability
 
 OWN, STUDYS = "engine_options", "as in the study"
 _FIRST = ("decision", "rule", "reason", "drift", "current", "candidate", "switch", "p_better", "figures")

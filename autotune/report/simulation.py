@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from autotune.launch.refusal import export_refusal
+from autotune.launch.export import export_refusal
+from autotune.report.answer import assumed_block
 from autotune.report.evaluation_text import next_blocks
 from autotune.report.study_words import called, command, launch_steps
 from autotune.report.text_blocks import Block, Cell, Column, Line, Report, Row, Table, text_table
-from autotune.report.tune_text import assumed_block
 from autotune.report.vocabulary.plan_names import name_of_key
 from autotune.report.vocabulary.titles import LIMITS
-from autotune.report.vocabulary.words import probability
 from autotune.space.pooled_planstring import is_pooled
 from autotune.study import Study
-from autotune.text.numbers import number
+from autotune.text.numbers import number, probability
 from autotune.tuning import PlanResult
 
 LATENCIES = {

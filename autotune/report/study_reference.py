@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from autotune.study.json_schema import json_schema
+from autotune.study.study_table import json_schema
 
 Schema = Mapping[str, Any]
 

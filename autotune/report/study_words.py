@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from autotune.engines import ENGINES, engine_title
-from autotune.launch.refusal import usual_target
+from autotune.launch.export import usual_target
 from autotune.launch.service import loads_by_name
 from autotune.report.text_blocks import Block, Line
 from autotune.scoring.plan_name import plan_name

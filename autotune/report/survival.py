@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from autotune.launch.service import loads_by_name
-from autotune.planning.failure_domains import DOMAINS, Place, worst_loss
+from autotune.planning.failures import DOMAINS, Place, worst_loss
 from autotune.planning.survive import PeakLoss, Survival, Way, Years
+from autotune.report.answer import assumed_block
 from autotune.report.document import finite
 from autotune.report.evaluation_text import next_blocks
 from autotune.report.study_words import command
 from autotune.report.text_blocks import Block, Report, text_table
-from autotune.report.tune_text import assumed_block
 from autotune.space import format_plan, short_plan
 from autotune.text.numbers import number
 from costmodel.simulation.served import Served, percentile

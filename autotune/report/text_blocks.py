@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from autotune.text.numbers import within
 
@@ -130,6 +131,13 @@ def text_table(header: Sequence[str], rows: Iterable[Sequence[str | Cell]], text
         for i, title in enumerate(header)
     )
     return Table(columns=columns, rows=made)
+
+
+def table_of(
+    rows: Iterable[Any], columns: Mapping[str, Callable[[Any], str | Cell]], texts: Sequence[int] = (0,)
+) -> Table:
+    """A table of plain columns, each a title and how a row's cell in it is written; `texts` as in `text_table`."""
+    return text_table(list(columns), [[cell(row) for cell in columns.values()] for row in rows], texts)
 
 
 def toned(text: str, tones: dict[str, str]) -> Cell:

@@ -22,22 +22,8 @@ PICKS = {
 
 def validation_blocks(document: Mapping[str, Any]) -> list[Block]:
     """Errors by part of the file, then rankings, then how often what is said with a probability is true."""
-    parts = [("all", document["overall"])]
-    for name in ("by_gpu", "by_engine", "by_model"):
-        parts += list(document[name].items())
-    header = [f"{quantity}\n{title}" for quantity in ("TPOT", "TTFT") for title in ERRORS]
-    errors = [(name, *_cells(found["tpot"]), *_cells(found["ttft"])) for name, found in parts]
-    tau = document["kendall_tau"]
-    agree = f"throughput per GPU {tau['throughput_per_gpu']:.3f}, TPOT {tau['tpot']:.3f}"
     return [
-        Block(
-            title=f"{document['runs']:,} runs, {document['coverage']:.1%} predicted",
-            table=text_table(("runs of", *header), errors),
-            lines=(
-                "Errors are |predicted / measured - 1|; bias is the median of predicted / measured, less 1.",
-                f"Kendall tau within {tau['groups']} groups (gpu, engine, model, precision, isl, osl): {agree}",
-            ),
-        ),
+        _errors(document, "runs", ("by_gpu", "by_engine", "by_model"), {"tpot": "TPOT", "ttft": "TTFT"}),
         _picks(document["slo_task"]),
         _reliability(
             document["reliability"],
@@ -53,27 +39,38 @@ def validation_blocks(document: Mapping[str, Any]) -> list[Block]:
 
 def pool_run_blocks(document: Mapping[str, Any]) -> list[Block]:
     """Errors of disaggregated runs by part of the file, and what choosing by them loses."""
-    parts = [("all", document["overall"])]
-    for name in ("by_gpu", "by_engine", "by_model", "by_lengths", "by_decode_layout", "by_ttft_note"):
-        parts += list(document[name].items())
+    parts = ("by_gpu", "by_engine", "by_model", "by_lengths", "by_decode_layout", "by_ttft_note")
     quantities = {"tpot": "TPOT", "ttft": "TTFT", "throughput_per_gpu": "throughput"}
-    header = [f"{quantity}\n{title}" for quantity in quantities.values() for title in ERRORS]
-    errors = [(name, *(cell for q in quantities for cell in _cells(found[q]))) for name, found in parts]
-    tau = document["kendall_tau"]
-    agree = f"throughput per GPU {tau['throughput_per_gpu']:.3f}, TPOT {tau['tpot']:.3f}"
+    more = ("Throughput is per GPU of both pools, by Little's law.",)
     return [
-        Block(
-            title=f"{document['disaggregated_runs']:,} disaggregated runs, {document['coverage']:.1%} predicted",
-            table=text_table(("runs of", *header), errors),
-            lines=(
-                "Errors are |predicted / measured - 1|; bias is the median of predicted / measured, less 1.",
-                "Throughput is per GPU of both pools, by Little's law.",
-                f"Kendall tau within {tau['groups']} groups (gpu, engine, model, precision, isl, osl): {agree}",
-            ),
-        ),
+        _errors(document, "disaggregated_runs", parts, quantities, more),
         _picks(document["slo_task"]),
         Block(title="Assumed", lines=tuple(document["assumptions"])),
     ]
+
+
+def _errors(
+    document: Mapping[str, Any],
+    runs: str,
+    parts: Sequence[str],
+    quantities: Mapping[str, str],
+    more: Sequence[str] = (),
+) -> Block:
+    """Errors of these quantities (key -> title), in all and by part of the file; `runs` is the key of their number."""
+    found = [("all", document["overall"]), *(item for part in parts for item in document[part].items())]
+    header = [f"{quantity}\n{title}" for quantity in quantities.values() for title in ERRORS]
+    rows = [(name, *(cell for q in quantities for cell in _cells(errors[q]))) for name, errors in found]
+    tau = document["kendall_tau"]
+    agree = f"throughput per GPU {tau['throughput_per_gpu']:.3f}, TPOT {tau['tpot']:.3f}"
+    return Block(
+        title=f"{document[runs]:,} {runs.replace('_', ' ')}, {document['coverage']:.1%} predicted",
+        table=text_table(("runs of", *header), rows),
+        lines=(
+            "Errors are |predicted / measured - 1|; bias is the median of predicted / measured, less 1.",
+            *more,
+            f"Kendall tau within {tau['groups']} groups (gpu, engine, model, precision, isl, osl): {agree}",
+        ),
+    )
 
 
 def _picks(scores: Mapping[str, Mapping[str, Any]]) -> Block:
@@ -194,6 +191,12 @@ def calibration_report(changes: Sequence[CellChange], profile: str, by_percentil
             f'Errors are of the runs given. Written to {profile}; in a study: calibration = "{profile}"',
             *([f"TTFT of {count(by_percentiles, 'run')} by percentiles as well."] if by_percentiles else []),
             *([f"{count(len(left_out), 'run')} left out, below."] if left_out else []),
+            *(
+                f"{_cell_words(c)}: tokens take {c.tpot_level:.2g} times as long as was known of such servers, more "
+                "than was likely. Predictions follow your runs; look for what differs (options of the server, units)."
+                for c in changes
+                if c.surprises
+            ),
         ),
         blocks=(Block(title="Errors", table=text_table(header, rows)), *apart),
     )

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from autotune.metrics import METRICS
 from autotune.report.document import baseline_place, baseline_rank
 from autotune.report.reach import reach_line
-from autotune.report.vocabulary.metrics import METRICS
 from autotune.report.vocabulary.plan_names import subject_name
 from autotune.report.vocabulary.titles import LIMITS, broken
-from autotune.report.vocabulary.words import count, percent, probability
+from autotune.report.vocabulary.words import count, percent
 from autotune.scoring.limits import JOINT_PROBABILITY
 from autotune.scoring.objective import plan_figure
 from autotune.scoring.pair_words import against
 from autotune.scoring.reach import unmeasured
 from autotune.scoring.value_and_gain import ratio_of, value_per_s
-from autotune.text.numbers import number, within
+from autotune.text.numbers import number, probability, within
 from autotune.tuning import PlanResult, TuneResult
 from autotune.tuning.remedy import Remedy, find_remedy
 

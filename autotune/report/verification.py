@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from autotune.metrics import METRICS, Metric
 from autotune.report.document import finite
 from autotune.report.text_blocks import Block, Cell, Report, text_table, toned
-from autotune.report.vocabulary.metrics import METRICS, Metric
 from autotune.report.vocabulary.plan_names import name_of_key
 from autotune.report.vocabulary.titles import TONES
-from autotune.report.vocabulary.words import probability, signed
+from autotune.report.vocabulary.words import signed
+from autotune.text.numbers import probability
 from autotune.validation.verify import CheckedRun, Verification
 
 

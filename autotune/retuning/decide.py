@@ -125,7 +125,8 @@ def decide(inputs: Inputs, policy: RetunePolicy, history: Sequence[PastSwitch]) 
     )
     back = _is_back(inputs, policy, history)
     need = policy.min_gain_frac * (policy.switch_back_factor if back else 1.0)
-    over, share = f"{policy.horizon_s / 3600:g} h", _percent(gain.net_frac)
+    over = f"{policy.horizon_s / 3600:g} h"
+    share = "all of it" if gain.net_frac is None else f"{gain.net_frac:+.1%}"
     figures = {"net_gain": gain.net, "net_gain_frac": gain.net_frac, "payback_s": gain.payback_s}
 
     def decision(what: str, rule: str, reason: str) -> Decision:
@@ -189,7 +190,3 @@ def _is_back(inputs: Inputs, policy: RetunePolicy, history: Sequence[PastSwitch]
     """Whether the candidate's layout was left within the horizon, whatever settings it had."""
     plan = None if inputs.candidate is None else inputs.candidate.plan
     return any(past.before.plan == plan and inputs.now_s - past.at_s < policy.horizon_s for past in history)
-
-
-def _percent(frac: float | None) -> str:
-    return "all of it" if frac is None else f"{frac:+.1%}"

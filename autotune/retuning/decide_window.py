@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from autotune.comparison import ComparedPlan, Comparison, compare
-from autotune.comparison.best import SHORTLIST, best_plan, capacity_study
-from autotune.comparison.capacity import drawn_capacities
+from autotune.comparison.best import SHORTLIST, best_plan, capacity_study, drawn_capacities
 from autotune.comparison.compare_plans import on_traffic
 from autotune.comparison.robustness import rescored, rescored_each
 from autotune.comparison.verdict import worst_broken

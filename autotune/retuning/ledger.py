@@ -17,8 +17,7 @@ from typing import Any
 
 from autotune.files import append_file, cut_file, write_file
 from autotune.retuning.archive import shorten
-from autotune.retuning.entry import APPLIED, DECISION, HEAD, KINDS, LINE_HEAD, SCHEMA
-from autotune.retuning.entry_shapes import entry_problem
+from autotune.retuning.entry import APPLIED, DECISION, HEAD, KINDS, LINE_HEAD, SCHEMA, entry_problem
 from costmodel.errors import InputError, Problem
 from costmodel.files import read_file
 

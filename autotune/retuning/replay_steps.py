@@ -85,10 +85,6 @@ class Player:
         profile = self.profiles[k]
         return None if profile is None else with_traffic(self.study, profile, load="mean")
 
-    def step_of(self, at_s: float) -> int:
-        """The step that a time lies in; the last one from its end on."""
-        return min(int(at_s // self.step_s), len(self.starts) - 1)
-
     def most_per_s(self, k: int, plan: PlanResult) -> float:
         """Requests per second that a plan takes of a step's traffic within the limits."""
         most = self._at_most(k, plan)
@@ -148,7 +144,7 @@ class Player:
 
     def change(self, at_s: float, before: PlanResult, after: PlanResult) -> Change | None:
         """The rolling change from one plan to another that begins at a time; None: in a step without traffic."""
-        k = self.step_of(at_s)
+        k = min(int(at_s // self.step_s), len(self.starts) - 1)
         own = self.step_study(k)
         if own is None:
             return None

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from autotune.comparison import Comparison
-from autotune.retuning.decide import KEEP, REFUSE, SETTLED, SWITCH, Decision
+from autotune.retuning.decide import KEEP, REFUSE, SETTLED, SWITCH
 from autotune.retuning.decide_window import in_production, judge
 from autotune.retuning.entry import APPLIED, DECISION, SCHEMA, digest, iso, side_entry, switch_entry
 from autotune.retuning.launching import launch_difference
@@ -28,7 +28,7 @@ from autotune.retuning.running import (
     still_runs,
 )
 from autotune.retuning.state import HAND, apply_decision, open_state, past_switches
-from autotune.retuning.window import TIMEOUT_S, Drift, Window, compare_profiles, is_ahead, read_window
+from autotune.retuning.window import TIMEOUT_S, Window, compare_profiles, is_ahead, read_window
 from autotune.study import Baseline, Study, study_fingerprint
 from autotune.traffic.options import AS_THEY_SAY, ReadOptions
 from costmodel.errors import InputError
@@ -104,7 +104,8 @@ def retune(  # noqa: PLR0913  # one for each thing that may be asked
         if known is None:
             entry: Entry = _decided(study, window, inputs, ledger, clock_s, progress)
             left_out = [text for text in study.assumptions if text not in given.assumptions]
-            told = _last_told(ledger) if current is None else baseline_entry(current)
+            last = ledger.decisions[-1].entry if ledger.decisions else {}
+            told = last.get("told") if current is None else baseline_entry(current)
             extra = {"left_out": left_out, "noticed": list(ledger.noticed), "told": told}
             entry = {**entry, **{name: said for name, said in extra.items() if said}}
             ledger = ledger.with_entry(entry)
@@ -119,11 +120,6 @@ def retune(  # noqa: PLR0913  # one for each thing that may be asked
             current_plan=running_side(ledger, entry)["plan"],
             ledger=ledger,
         )
-
-
-def _last_told(ledger: Ledger) -> Any:
-    """What was last told to run beside the study, as entries have it."""
-    return ledger.decisions[-1].entry.get("told") if ledger.decisions else None
 
 
 ALREADY_APPLIED, OVERTAKEN = "already_applied", "overtaken"
@@ -253,8 +249,15 @@ def _decided(
         "inputs": {k: v for k, v in inputs.items() if k != "id"},
         "traffic": window.document,
         "profile": window.profile,
-        "drift": _drift_document(drift, reference, study_changed=reference is not None and fresh),
-        **_decision_document(decision),
+        "drift": {
+            "drifted": drift.drifted,
+            "reason": drift.reason,
+            "since": None if reference is None else reference["at"],
+            "study_changed": reference is not None and fresh,
+            **drift.document,
+        },
+        **{name: getattr(decision, name) for name in ("decision", "rule", "reason")},
+        "figures": {name: getattr(decision, name) for name in ("net_gain", "net_gain_frac", "payback_s")},
         **_sides(study, current, found),
         "launch_difference": _launching(window.study, found) if decision.decision == SWITCH else [],
     }
@@ -291,29 +294,6 @@ def _launching(study: Study, found: Comparison | None) -> list[str]:
     if found is None or found.candidate is None or found.current.result is None or found.candidate.result is None:
         return []
     return list(launch_difference(study, found.current.result, found.candidate.result))
-
-
-def _decision_document(decision: Decision) -> dict[str, Any]:
-    return {
-        "decision": decision.decision,
-        "rule": decision.rule,
-        "reason": decision.reason,
-        "figures": {
-            "net_gain": decision.net_gain,
-            "net_gain_frac": decision.net_gain_frac,
-            "payback_s": decision.payback_s,
-        },
-    }
-
-
-def _drift_document(drift: Drift, reference: Entry | None, *, study_changed: bool) -> dict[str, Any]:
-    return {
-        "drifted": drift.drifted,
-        "reason": drift.reason,
-        "since": None if reference is None else reference["at"],
-        "study_changed": study_changed,
-        **drift.document,
-    }
 
 
 def _sides(study: Study, current: Baseline, found: Comparison | None) -> dict[str, Any]:

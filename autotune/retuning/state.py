@@ -16,8 +16,7 @@ from typing import Any
 
 from autotune.files import write_file
 from autotune.retuning.decide import PastSwitch
-from autotune.retuning.entry import APPLIED, LAUNCH_KNOBS, SCHEMA, SUMMARY, digest, iso
-from autotune.retuning.entry_shapes import launch_problem
+from autotune.retuning.entry import APPLIED, LAUNCH_KNOBS, SCHEMA, SUMMARY, digest, iso, launch_problem
 from autotune.retuning.ledger import Entry, Ledger, open_ledger
 from autotune.scoring.plan_result import Launch
 from autotune.space import parse_plan
@@ -69,19 +68,8 @@ def change_by_hand(
     """Record that another plan runs than the ledger knew, from the last window that was decided on."""
     times = [(line.entry["at"], line.entry["at_s"]) for line in reversed(ledger.lines) if line.kind != SUMMARY][:1]
     at, at_s = times[0] if times else (iso(0.0), 0.0)
-    entry = {
-        "schema": SCHEMA,
-        "kind": APPLIED,
-        "id": digest([len(ledger.lines), at_s, before, after]),
-        "at": at,
-        "at_s": at_s,
-        "by": HAND,
-        "from": _launch(before),
-        "to": _launch(after),
-    }
-    ledger = ledger.with_entry(entry)
-    write_current(folder, current_document(entry))
-    return replace(ledger, noticed=(*ledger.noticed, said))
+    head = {"id": digest([len(ledger.lines), at_s, before, after]), "at": at, "at_s": at_s, "by": HAND}
+    return replace(_applied(folder, ledger, head, before, after), noticed=(*ledger.noticed, said))
 
 
 def _by_hand(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -139,16 +127,19 @@ def apply_decision(folder: Path, ledger: Ledger, decision: Entry, *, at: str, at
     """
     if ledger.is_applied(decision["id"]):
         return ledger
-    entry = {
-        "schema": SCHEMA,
-        "kind": APPLIED,
-        "id": decision["id"],
-        "at": at,
-        "at_s": at_s,
-        "by": by,
-        "from": _launch(decision["current"]),
-        "to": _launch(decision["candidate"]),
+    head = {"id": decision["id"], "at": at, "at_s": at_s, "by": by}
+    return _applied(folder, ledger, head, decision["current"], decision["candidate"])
+
+
+def _applied(
+    folder: Path, ledger: Ledger, head: Mapping[str, Any], before: Mapping[str, Any], after: Mapping[str, Any]
+) -> Ledger:
+    """The ledger and `current.json` after a change from one plan to another."""
+    sides = {
+        name: {"plan": side["plan"], "engine": side["engine"], "knobs": side.get("knobs")}
+        for name, side in (("from", before), ("to", after))
     }
+    entry = {"schema": SCHEMA, "kind": APPLIED, **head, **sides}
     ledger = ledger.with_entry(entry)
     write_current(folder, current_document(entry))
     return ledger
@@ -178,7 +169,3 @@ def launch_of(side: Mapping[str, Any]) -> Launch:
     own = knobs.get("engine_options")
     named = {name: knobs.get(name) for name in LAUNCH_KNOBS} | {"engine_options": own and own_options_from(own)}
     return Launch(plan=side["plan"], **named)
-
-
-def _launch(side: Mapping[str, Any]) -> dict[str, Any]:
-    return {"plan": side["plan"], "engine": side["engine"], "knobs": side.get("knobs")}

@@ -220,7 +220,7 @@ def joint_draws(study: Study, plans: Sequence[PlanResult]) -> Draws:
     wait = np.array([p.breakdown["ttft_parts_s"].get("kv_wait", 0.0) for p in plans])[:, None]
     latencies = Latencies(
         first_s=values("ttft_s") - wait,
-        kv_wait_s=wait,
+        wait_s=wait,
         longest_extra_s=values("ttft_longest_s") - values("ttft_s"),
         tpot_s=values("tpot_s"),
         outputs=max(work.osl.mean - 1.0, 0.0),

@@ -16,7 +16,7 @@ from autotune.study import OwnOptions, Study, cluster_of, started_with
 from costmodel.arch import stored_in
 from costmodel.engine import NOTHING_CAPTURED, EngineTraits
 from costmodel.estimate.batch import PlanBatch, PlanEntry
-from costmodel.estimate.open_loop import at_random, evenly, knots_around
+from costmodel.estimate.open_loop import at_random, evenly, knots_around, with_spare
 from costmodel.estimate.request_mix import Kinds, combined, point_loads, with_shared_cache
 from costmodel.estimate.result import Estimate, at_rate
 from costmodel.plan.columns import Bools, Floats, Ints
@@ -208,14 +208,14 @@ class KnobGrid:
         def of(rows: Ints) -> dict[str, Floats]:
             return {"offered_per_s": rate_per_s[rows], "replicas": replicas[rows], "stages": stages[rows]}
 
-        if cv2 == 0.0:
-            return evenly(estimate, carry, **of(carry))
         for rows in np.array_split(carry, -(-carry.size // ROWS_AT_RANDOM)):
             own = replicas[rows]
             knots = knots_around(concurrency[rows] / own)
             found = self.take(np.repeat(rows, knots.shape[1])).evaluate((knots * own[:, None]).ravel())
-            estimate = at_random(estimate, rows, found, knots, cv2=cv2, **of(rows))
-        return estimate
+            estimate = with_spare(estimate, rows, found, knots, rate_per_s[rows])
+            if cv2 > 0.0:
+                estimate = at_random(estimate, rows, found, knots, cv2=cv2, **of(rows))
+        return estimate if cv2 > 0.0 else evenly(estimate, carry, **of(carry))
 
     def steady(self, concurrency: Floats) -> SteadyState:
         """The same before the calibration's residuals: the steps that every row settles into."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from autotune.scoring.plan_result import PlanResult
 from autotune.space import short_plan
 from autotune.space.pooled_planstring import short_pooled
+from autotune.study import Study
 
 
 def plan_name(plan: PlanResult, *, dense: bool, several_engines: bool = False) -> str:
@@ -18,3 +19,8 @@ def plan_name(plan: PlanResult, *, dense: bool, several_engines: bool = False) -
         return engine + short_pooled(plan.pools, (first, second))
     split = f" SPLIT{'-'.join(map(str, plan.layout.stage_layers))}" if "SPLIT" in plan.plan else ""
     return engine + short_plan(plan.layout, dense=dense) + split + (f" @{plan.gpu}" if plan.gpu else "")
+
+
+def full_name(study: Study, plan: PlanResult) -> str:
+    """`vllm:R8 TP2 DP8 EP16`: the name with its engine, which says which plan of a study's it is."""
+    return plan_name(plan, dense=not study.arch.is_moe, several_engines=True)

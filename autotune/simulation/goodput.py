@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from autotune.simulation.percentile_limits import request_bounds
 from autotune.simulation.queue_growth import queue_grows, takes_ever_longer
 from autotune.simulation.room import most_in_flight
@@ -20,8 +22,12 @@ def goodput(study: Study, traffic: Traffic, found: PlanSimulation, *, gpus: int)
     In an open loop they come at the traffic's mean rate whatever the plan does, in a closed loop as it serves them.
     """
     share = found.forecast.attainment(**request_bounds(study))
+    first = found.forecast.errors.first
     runs = (found.forecast.expected, found.forecast.slow, found.forecast.quick)
-    rates = [_sent_per_s(run) if traffic.rate_per_s is None else traffic.rate_per_s for run in runs]
+    rates = [
+        _per_s(traffic.concurrency or 1, run, first) if traffic.rate_per_s is None else traffic.rate_per_s
+        for run in runs
+    ]
     value, low, high = (
         rate * part / gpus for rate, part in zip(rates, (share.value, share.low, share.high), strict=True)
     )
@@ -39,7 +45,7 @@ def served_per_s(traffic: Traffic, found: PlanSimulation, *, full_per_s: float |
     """
     done = found.forecast.expected
     if traffic.rate_per_s is None:
-        return _sent_per_s(done)
+        return _per_s(traffic.concurrency or 1, done, found.forecast.errors.first)
     if not (queue_grows(done) if traffic.recorded else takes_ever_longer(done)):
         return traffic.rate_per_s
     return min(traffic.rate_per_s, capacity_per_s(found) if full_per_s is None else full_per_s)
@@ -64,11 +70,13 @@ def capacity_per_s(found: PlanSimulation) -> float:
     model = found.model.paced(found.forecast.errors.pace)
     part, requests = model.part, found.traffic.requests
     each = {most_in_flight(part, requests, generated_frac=share) for share in HELD}
-    return model.parts * max(_sent_per_s(found.traffic.in_closed_loop(in_flight).serve(part)) for in_flight in each)
+    return model.parts * max(_per_s(n, found.traffic.in_closed_loop(n).serve(part)) for n in each)
 
 
-def _sent_per_s(done: Simulated) -> float:
-    """Requests of a closed loop that are sent per second, each as another one ends, which need not count."""
-    arrival_s = done.served.requests.arrival_s
-    lasted_s = float(arrival_s[-1] - arrival_s[0])
-    return (arrival_s.size - 1) / lasted_s if lasted_s > 0.0 else 0.0
+def _per_s(in_flight: int, done: Simulated, first: float = 1.0) -> float:
+    """Requests per second of a closed loop, by Little's law; `first`: how much longer first tokens take.
+
+    How many are sent in a while says it less well: where they end together, that while begins and ends with many.
+    """
+    took = done.served
+    return float(in_flight / np.mean(took.e2e_s + (first - 1.0) * took.ttft_s))

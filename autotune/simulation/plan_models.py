@@ -15,7 +15,6 @@ from autotune.scoring.plan_result import PlanResult
 from autotune.study import Study
 from costmodel.disaggregated.kv_transfer import exposed_s
 from costmodel.disaggregated.pools import Pool
-from costmodel.estimate.error_model import Correction, Situation
 from costmodel.plan.columns import Floats
 from costmodel.simulation.forecast import StepErrors
 from costmodel.simulation.policies import CHUNKED, Policy
@@ -39,8 +38,7 @@ def plan_server(study: Study, plan: PlanResult, *, open_loop: bool) -> tuple[Ser
         longest_prompt=bounds["longest_prompt"],
         memory_fraction=bounds["memory_fraction"],
     )
-    situation = Situation.of(grid.batch.layout, concurrency / model.replicas, load.isl, load.osl)
-    return model, StepErrors.of(Correction.of(grid.batch.residual, situation), open_loop=open_loop)
+    return model, StepErrors.of(grid.batch, load, open_loop=open_loop, **bounds)
 
 
 def pools_model(study: Study, plan: PlanResult) -> tuple[PoolsModel, StepErrors]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
@@ -70,7 +70,7 @@ def enumerate_space(
     engines = engines_of(engine)
     for name in engines:
         rules = ENGINES[name].rules
-        first = _first_broken(arch, rules, everything)
+        first = _first_broken(arch, rules, replace(everything, engine=name))
         for number, count in _counts(first).items():
             rejected[rules[number].name] = rejected.get(rules[number].name, 0) + count
         candidates += _build(arch, name, everything, np.flatnonzero(first < 0))
@@ -92,7 +92,7 @@ def enumerate_replicas(
     """
     shapes = [(1, pp, width) for pp in range(1, most_gpus + 1) for width in range(1, most_gpus // pp + 1)]
     everything = _factorisations(arch, shapes, search, version)
-    broken = _first_broken(arch, ENGINES[engine].rules_of(role), everything)
+    broken = _first_broken(arch, ENGINES[engine].rules_of(role), replace(everything, engine=engine))
     return tuple(_build(arch, engine, everything, np.flatnonzero(broken < 0)))
 
 
@@ -115,7 +115,7 @@ def rejected_by_value(
     out: dict[int, dict[str, int]] = {int(value): {} for value in np.unique(column)}
     for name in engines_of(engine):
         for rule in ENGINES[name].rules:
-            broken = column[rule.broken(arch, everything)]
+            broken = column[rule.broken(arch, replace(everything, engine=name))]
             for value, count in zip(*np.unique(broken, return_counts=True), strict=True):
                 out[int(value)][rule.name] = out[int(value)].get(rule.name, 0) + int(count)
     return out
@@ -127,9 +127,8 @@ def conditions(arch: Arch, candidates: Sequence[Candidate], version: str | None 
     for name in dict.fromkeys(c.engine for c in candidates):
         own = [c.layout for c in candidates if c.engine == name]
         columns = {axis: np.array([getattr(layout, axis) for layout in own], dtype=np.int64) for axis in LAYOUT_AXES}
-        counts = [
-            (r, int(r.broken(arch, Candidates(**columns, version=version)).sum())) for r in ENGINES[name].conditions
-        ]
+        table = Candidates(**columns, engine=name, version=version)
+        counts = [(rule, int(rule.broken(arch, table).sum())) for rule in ENGINES[name].conditions]
         found += [(rule, count) for rule, count in counts if count]
     return tuple(found)
 
@@ -172,7 +171,7 @@ def _factorisations(
     index = np.repeat(np.arange(len(table)), len(knobs))
     table = np.hstack([table[index], np.tile(np.array(knobs, dtype=np.int64), (len(table), 1))])
     columns = {name: np.ascontiguousarray(table[:, i]) for i, name in enumerate(LAYOUT_AXES)}
-    return Candidates(**columns, version=version)
+    return Candidates(**columns, engine="", version=version)
 
 
 def _build(
@@ -192,5 +191,5 @@ def violations(
 ) -> tuple[Violation, ...]:
     """Every rule of `engine` that one layout breaks, in a pool of that role; `version` None: the newest known."""
     columns = {name: np.array([getattr(layout, name)], dtype=np.int64) for name in LAYOUT_AXES}
-    one = Candidates(**columns, version=version)
+    one = Candidates(**columns, engine=engine, version=version)
     return tuple(explain(rule, arch, one, 0) for rule in ENGINES[engine].rules_of(role) if rule.broken(arch, one)[0])

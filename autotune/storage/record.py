@@ -96,8 +96,8 @@ def finite(value: Any) -> Any:
         return value if math.isfinite(value) else None
     if value is None or isinstance(value, (int, str)):
         return value
-    if isinstance(value, Mapping):
-        return {str(key): finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [finite(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): finite(item) for key, item in value.items()}
     return value

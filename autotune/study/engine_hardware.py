@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from autotune.engines import ANY, ENGINES, listed
-from autotune.engines.weight_dtypes import stored_dtypes, weight_dtypes
 from autotune.study.sections import Search
-from costmodel.arch import Arch
+from costmodel.arch import Arch, stored_dtypes, stored_in
 from costmodel.dtypes import compute_dtype, hardware_dtype
 from costmodel.errors import InputError, Problem
 from costmodel.hardware import Cluster, Gpu
@@ -57,7 +56,7 @@ def multiplied_in(arch: Arch, clusters: Sequence[Cluster], search: Search) -> li
                     f"model: {gpu.name} does not multiply in {wanted}: {storage} weights are read as stored and "
                     f"multiplied in {used}"
                 )
-        experts = {weight_dtypes(arch, choice).experts for choice in search.weight_dtype} if arch.is_moe else set()
+        experts = {stored_in(arch, choice).dtypes.experts for choice in search.weight_dtype} if arch.is_moe else set()
         out += [
             f"model: {storage} experts on {gpu.name} by the quickest kernels, with activations of 4 or 8 bits "
             f"({settings}); others take two to six times as long"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -45,7 +46,7 @@ def model_file(model: str, folder: Path) -> Path | None:
     """
     given = Path(model)
     says_path = model.endswith(".json") or model.startswith(("./", "../", "/", "~"))
-    if not says_path and (find_model(model) is not None or not _exists(folder / given)):
+    if not says_path and (find_model(model) is not None or not os.path.exists(folder / given)):
         return None
     return folder / (given.expanduser() if model.startswith("~/") else given)
 
@@ -55,7 +56,7 @@ def read_calibration(calibration: object, folder: Path) -> Profile | None:
     if not isinstance(calibration, str) or not calibration:
         return None
     file = folder / calibration
-    if not _is_file(file):
+    if not os.path.isfile(file):  # also of a name too long, or with a NUL
         raise InputError.single("$.calibration", f"must be the path of a profile, no file {file}")
     return read_profile(file)
 
@@ -71,21 +72,3 @@ def read_gpu(gpu: object) -> Gpu | None:
         raise InputError(
             Problem(path=here if p.path == "gpu" else p.path, message=p.message) for p in error.problems
         ) from error
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a name too long, or with a NUL
-        return False
-
-
-def _exists(path: Path) -> bool:
-    return _is_file(path) or _is_dir(path)
-
-
-def _is_dir(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except (OSError, ValueError):
-        return False

@@ -40,21 +40,19 @@ def served_model(name: str, arch: Arch) -> ServedModel:
         return ServedModel(said=(f"{taken}: its name is not known",))
     served = load_model(name)
     if _shape(served) != _shape(arch):
-        if _is_path(name):
+        if name.startswith(("/", ".", "~")) or "://" in name or Path(name).exists():
             return ServedModel(said=(f"{taken}: by its name it would be another",))
         raise InputError.single(
             "model", f"must be the study's, {arch.name}: what runs serves {name}. Ask with a study of that model"
         )
     if served.layers == arch.layers:
         return ServedModel(said=(taken,))
-    dtype = next((d for d in BYTES_PER_WEIGHT if _stored_as(arch, d).layers == served.layers), None)
+    dtype = next(
+        (d for d in BYTES_PER_WEIGHT if with_dtypes(arch, gemm_dtype=d, moe_dtype=d).layers == served.layers), None
+    )
     if dtype is None:
         return ServedModel(said=(f"{taken}: its weights are stored otherwise, which is left out",))
     return ServedModel(dtype=dtype, said=(f"{taken}, with weights in {dtype}",))
-
-
-def _stored_as(arch: Arch, dtype: str) -> Arch:
-    return with_dtypes(arch, gemm_dtype=dtype, moe_dtype=dtype)
 
 
 def _shape(arch: Arch) -> tuple[int, int, dict[str, int]]:
@@ -64,7 +62,3 @@ def _shape(arch: Arch) -> tuple[int, int, dict[str, int]]:
         if group.kind not in OF_THE_VOCABULARY:
             params[group.kind] = params.get(group.kind, 0) + group.params
     return arch.hidden_size, arch.num_hidden_layers, params
-
-
-def _is_path(name: str) -> bool:
-    return name.startswith(("/", ".", "~")) or "://" in name or Path(name).exists()

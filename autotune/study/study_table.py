@@ -1,4 +1,4 @@
-"""The study file as a whole: its tables, and how it is read. Rules between fields are in `rules`."""
+"""The study file as a whole: its tables, how it is read, and its JSON Schema. Rules between fields are in `rules`."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from pydantic import Field, TypeAdapter
 
 from autotune.engines import ANY
 from autotune.study import field_types as ft
+from autotune.study.division import DivisionTable, ModelShare
 from autotune.study.field_types import EngineOrAny
 from autotune.study.operation import RetunePolicy, Switch
 from autotune.study.resilience import Resilience
 from autotune.study.sections import Baseline, Constraints, EngineOptions, ObjectiveTable, SearchTable, WorkloadTable
 from autotune.study.wider_search import Disaggregation, OtherGpusTable, Speculative
+from costmodel.hardware.catalog import GpuTable
 
 Price = Annotated[float, Field(strict=True, gt=0, le=1e6)]
 Sentence = Annotated[str, Field(min_length=1, max_length=500)]
@@ -75,9 +77,7 @@ class StudyTable:
     )
     speculative: Speculative | None = ft.entry("speculative decoding; default: none", None)
     prices: Mapping[str, Price] = ft.entry(
-        "US dollars per GPU and hour by catalog name; default: the catalog's, if it has one",
-        {},
-        max_length=64,
+        "US dollars per GPU and hour by catalog name; default: the catalog's, if it has one", {}, max_length=64
     )
     switch: Switch = ft.entry("what putting another plan into production takes", Switch())
     retune: RetunePolicy = ft.entry("when another plan is worth a switch", RetunePolicy())
@@ -108,3 +108,52 @@ def tables_in(annotation: Any) -> list[type]:
     if isinstance(annotation, type) and hasattr(annotation, "__pydantic_config__"):
         return [annotation]
     return [t for arm in getattr(annotation, "__args__", ()) for t in tables_in(arm)]
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema (draft 2020-12) of a study file, a description with the unit on every field."""
+    schema = study_adapter().json_schema()
+    gpu = GpuTable.model_json_schema(ref_template="#/$defs/{model}")
+    schema["$defs"].update(gpu.pop("$defs", {}))
+    gpu["properties"]["base"] = {
+        "type": "string",
+        "description": "catalog GPU whose figures this table changes; nothing else is required then",
+    }
+    gpu.pop("required", None)
+    for name, field in gpu["properties"].items():
+        field.setdefault("description", name.replace("_us", ", microseconds").replace("_", " "))
+    schema["$defs"]["GpuTable"] = gpu
+    workload = schema["$defs"]["WorkloadTable"]
+    workload["anyOf"] = [{"required": workload.pop("required")}, {"required": ["traffic"]}]
+    arms = schema["$defs"]["ClusterTable"]["properties"]["gpu"]["oneOf"]
+    arms[:] = [a if a.get("type") != "object" else {"$ref": "#/$defs/GpuTable"} for a in arms]
+    _add_models(schema)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "autotune study"}
+
+
+def _add_models(schema: dict[str, Any]) -> None:
+    """The tables of a study of several models; a model may have every key of a study but the cluster as its own."""
+    required = schema.pop("required")
+    own = {key: {"$ref": f"#/properties/{key}"} for key in schema["properties"] if key not in ("name", "cluster")}
+    for table in (ModelShare, DivisionTable):
+        found = TypeAdapter(table).json_schema()
+        schema["$defs"].update(found.pop("$defs", {}))
+        schema["$defs"][table.__name__] = found
+    share = schema["$defs"]["ModelShare"]
+    del share["additionalProperties"]
+    share["description"] = (
+        "One model of several on a cluster (`autotune divide`). Every other key and table of a study but `cluster` may "
+        "stand here too, for this model alone."
+    )
+    model = {"allOf": [{"$ref": "#/$defs/ModelShare"}, {"properties": own}], "unevaluatedProperties": False}
+    schema["properties"]["models"] = {
+        "type": "array",
+        "items": model,
+        "minItems": 1,
+        "description": "several models on one cluster, each with what it has of its own",
+    }
+    schema["properties"]["division"] = {
+        "$ref": "#/$defs/DivisionTable",
+        "description": "how a cluster is divided among models",
+    }
+    schema["anyOf"] = [{"required": required}, {"required": ["models", "cluster"]}]

@@ -92,7 +92,8 @@ def _message(found: Mapping[str, Any], parts: list[Any], table: type) -> str:
         return f"must be {_KINDS[kind]}{also}, got {got}"
     if kind in _LIMITS:
         words, key = _LIMITS[kind]
-        return f"must be {words} {_limit(context[key])}, got {got}"
+        bound = context[key]
+        return f"must be {words} {int(bound) if float(bound).is_integer() else bound:,}, got {got}"
     if kind == "literal_error":
         asked = found["input"]
         near = nearest(asked, re.findall(r"'([^']+)'", context["expected"])) if isinstance(asked, str) else ""
@@ -104,10 +105,6 @@ def _message(found: Mapping[str, Any], parts: list[Any], table: type) -> str:
     if kind == "string_pattern_mismatch":
         return f"must hold neither slashes nor control characters, got {got}"
     return f"{found['msg'][:1].lower()}{found['msg'][1:]}, got {got}"
-
-
-def _limit(value: float) -> str:
-    return f"{int(value) if float(value).is_integer() else value:,}"
 
 
 def _fields_at(table: type, parts: list[Any]) -> list[str]:

@@ -97,8 +97,8 @@ def _digits(data: Bytes, at: Ints, count: int) -> tuple[Ints, NDArray[np.bool_]]
     return value, plain
 
 
-def _fraction(data: Bytes, point: Ints, end: Ints) -> tuple[Floats, Ints, NDArray[np.bool_]]:
-    """Digits after a point up to `end`: their value, where they stop, and whether that is plain."""
+def _fraction(data: Bytes, point: Ints, end: Ints) -> tuple[Floats, Ints]:
+    """Digits after a point up to `end`: their value, and where they stop."""
     value, scale, at = np.zeros(point.size), 1.0, point + 1
     going = (point < end) & (data[np.minimum(point, data.size - 1)] == _POINT)
     stop = np.where(going, at, point)
@@ -111,7 +111,7 @@ def _fraction(data: Bytes, point: Ints, end: Ints) -> tuple[Floats, Ints, NDArra
         value += np.where(going, digit * scale, 0.0)
         at = at + 1
         stop = np.where(going, at, stop)
-    return value, stop, np.ones(point.size, dtype=bool)
+    return value, stop
 
 
 def decimal(data: Bytes, begin: Ints, end: Ints) -> tuple[Floats, NDArray[np.bool_]]:
@@ -123,7 +123,7 @@ def decimal(data: Bytes, begin: Ints, end: Ints) -> tuple[Floats, NDArray[np.boo
         going &= (at < end) & (digit >= 0) & (digit <= 9)
         value = np.where(going, value * 10.0 + digit, value)
         at = np.where(going, at + 1, at)
-    fraction, stop, _ = _fraction(data, at, end)
+    fraction, stop = _fraction(data, at, end)
     return value + fraction, (at > begin) & (stop == end)
 
 
@@ -145,7 +145,7 @@ def iso_time(data: Bytes, begin: Ints, end: Ints) -> tuple[Floats, NDArray[np.bo
     plain &= (apart == ord(" ")) | (apart == ord("T"))
     plain &= (year >= 1970) & (month >= 1) & (month <= 12) & (day >= 1) & (day <= 28 + 3 * (month != 2) + (month == 2))
     plain &= (hour <= 23) & (minute <= 59) & (second <= 59)
-    fraction, stop, _ = _fraction(data, begin + 19, end)
+    fraction, stop = _fraction(data, begin + 19, end)
     left = end - stop
     utc = (left == 1) & (data[np.minimum(stop, last)] == ord("Z"))
     offset = left == 6

@@ -45,11 +45,16 @@ class Header:
     unit_s: float = 1.0
 
 
-def read_header(line: bytes) -> Header | None:
-    """Columns by their names; None: it names no time, prompt and output tokens."""
+def _titles(line: bytes) -> tuple[str, list[str]]:
+    """What parts the titles of a header, and the titles."""
     text = line.decode("utf-8-sig", "replace").strip()
     delimiter = max(DELIMITERS, key=text.count)
-    titles = [canonical(title) for title in text.split(delimiter)]
+    return delimiter, [canonical(title) for title in text.split(delimiter)]
+
+
+def read_header(line: bytes) -> Header | None:
+    """Columns by their names; None: it names no time, prompt and output tokens."""
+    delimiter, titles = _titles(line)
     times = [(i, found) for i, title in enumerate(titles) if (found := names.time_name(title)) is not None]
     if not times:
         return None
@@ -77,8 +82,7 @@ def read_header(line: bytes) -> Header | None:
 
 def lacking(line: bytes) -> str:
     """What a header lacks that has some of what is needed, in words; empty: it has all of it, or none."""
-    text = line.decode("utf-8-sig", "replace").strip()
-    titles = [canonical(title) for title in text.split(max(DELIMITERS, key=text.count))]
+    _, titles = _titles(line)
     found = {
         "a time (as timestamp)": any(names.time_name(title) is not None for title in titles),
         "prompt tokens (as prompt_tokens)": any(title in names.SHORT_PROMPT for title in titles),
@@ -102,7 +106,7 @@ def with_wanted(header: Header, name: str, head: bytes, options: ReadOptions) ->
     Raises:
         InputError: there is no such column.
     """
-    titles = [canonical(t) for t in head.decode("utf-8-sig", "replace").strip().split(header.delimiter)]
+    _, titles = _titles(head)
     wanted = []
     for field, value in options.match.items():
         column = header.model if canonical(field) in names.MODEL else -1

@@ -66,6 +66,11 @@ class RatioDrift:
     drifted: bool
     """Whether the whole interval lies beyond what matters."""
 
+    @classmethod
+    def of(cls, ratio: float, interval: tuple[float, float], matters: float) -> RatioDrift:
+        """A ratio that matters from `matters` on, either way."""
+        return cls(ratio=ratio, interval=interval, drifted=interval[0] > matters or interval[1] < 1.0 / matters)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrafficDrift:
@@ -170,14 +175,11 @@ def _burstiness(new: WorkloadProfile, old: WorkloadProfile, policy: DriftPolicy)
     ratio = center - old_center
     least = exp(ratio - hypot(center - low, old_high - old_center))
     most = exp(ratio + hypot(high - center, old_center - old_low))
-    matters = policy.min_burstiness_ratio
-    return RatioDrift(ratio=exp(ratio), interval=(least, most), drifted=least > matters or most < 1.0 / matters)
+    return RatioDrift.of(exp(ratio), (least, most), policy.min_burstiness_ratio)
 
 
 def _ratio(new: float, old: float, log_sd: float, matters: float) -> RatioDrift:
     least = 1e-12
     center = log(max(new, least) / max(old, least))
     low, high = exp(max(center - Z * log_sd, -50.0)), exp(min(center + Z * log_sd, 50.0))
-    return RatioDrift(
-        ratio=exp(max(min(center, 50.0), -50.0)), interval=(low, high), drifted=low > matters or high < 1.0 / matters
-    )
+    return RatioDrift.of(exp(max(min(center, 50.0), -50.0)), (low, high), matters)

@@ -91,7 +91,8 @@ class JsonRequests:
         calls = [item for inner in lists for item in inner if counts(item)][:MAX_CALLS] if depth < DEPTH else []
         prompt, output = count(names.SHORT_PROMPT, fields), count(names.SHORT_OUTPUT, fields)
         if calls and (prompt is None or output is None or not depth):
-            return self._session(fields, calls, session, depth)
+            self._session(fields, calls, session, depth)
+            return None
         problem = self._request(fields, prompt, output, session)
         for call in calls:  # of a subagent
             self._object(call, session, depth + 1)
@@ -99,7 +100,7 @@ class JsonRequests:
 
     def _session(
         self, fields: Mapping[str, Any], calls: list[Mapping[str, Any]], session: Moment | None, depth: int
-    ) -> str | None:
+    ) -> None:
         began = self._time(fields, session)
         at, found = began, False
         for call in calls:
@@ -114,7 +115,6 @@ class JsonRequests:
             found = True
             if problem not in (None, NO_TOKENS):
                 self.gathered.problems[problem] += 1
-        return None
 
     def _request(
         self, fields: Mapping[str, Any], prompt: float | None, output: float | None, session: Moment | None

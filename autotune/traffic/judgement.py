@@ -73,7 +73,9 @@ def refusal_of(  # noqa: PLR0913  # what is known of a log
         )
     if held.times_s.size == 0:
         told = [f"{gathered.lines:,} lines read"] if gathered.lines else []
-        told += [f"{count:,} {what}" for count, what in _why_none(gathered) if count]
+        left = {"not served": gathered.failed, "about something else": gathered.other}
+        left["not of --match"] = gathered.unmatched
+        told += [f"{count:,} {what}" for what, count in left.items() if count]
         return "there is no request in the window" + (f" ({', '.join(told)})" if told else "")
     if covered is None or covered.seconds <= 0.0:
         return "all requests came at one instant: there is no rate"
@@ -84,14 +86,6 @@ def refusal_of(  # noqa: PLR0913  # what is known of a log
             "give the window that it covers"
         )
     return None
-
-
-def _why_none(gathered: Gathered) -> list[tuple[int, str]]:
-    return [
-        (gathered.failed, "not served"),
-        (gathered.other, "about something else"),
-        (gathered.unmatched, "not of --match"),
-    ]
 
 
 MOST_FRAC, LEAST_FRAC = 1.0, 2e-4

@@ -22,11 +22,7 @@ OWN_CACHE = (
 
 
 def load_study(
-    path: Path | str,
-    overrides: Sequence[str] = (),
-    *,
-    traffic: str | None = None,
-    options: ReadOptions = AS_THEY_SAY,
+    path: Path | str, overrides: Sequence[str] = (), *, traffic: str | None = None, options: ReadOptions = AS_THEY_SAY
 ) -> Study:
     """Read a study file, and the request log that its `workload.traffic` names, if it does.
 
@@ -109,7 +105,10 @@ def _with_log(file: Path, document: Mapping[str, Any], named: str, source: str, 
     from autotune.traffic.replayed import requests_of_log
     from autotune.traffic.workload import with_traffic
 
-    plain = study_from_document({**document, "workload": _stand_in(document["workload"], 1.0)}, file)
+    # a table that reads as one without a log, whose figures take its place; with one output token alone limits on those
+    # after the first would have no meaning
+    stand_in = {**document["workload"], "isl": 1, "osl": 2, "request_rate_per_s": 1.0}
+    plain = study_from_document({**document, "workload": stand_in}, file)
     log = read_traffic(source, options=replace(options, model=options.model or plain.arch.name))
     if log.refusal is not None:
         raise InputError.single("$.workload.traffic", f"{source}: {log.refusal}")
@@ -124,11 +123,3 @@ def _with_log(file: Path, document: Mapping[str, Any], named: str, source: str, 
         assumptions=(*loaded.assumptions, *cached),
         workload=replace(loaded.workload, traffic=named, traffic_digest=log.fingerprint, recorded=recorded),
     )
-
-
-def _stand_in(workload: Mapping[str, Any], rate_per_s: float) -> dict[str, Any]:
-    """A workload table that reads as one without a log; the log's figures take its place afterwards.
-
-    With more than one output token limits on those after the first have a meaning.
-    """
-    return {**workload, "isl": 1, "osl": 2, "request_rate_per_s": max(rate_per_s, 1e-9)}

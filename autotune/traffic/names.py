@@ -50,14 +50,8 @@ STATUS = (
 )  # fmt: skip
 ERROR = ("error", "errormessage", "exception", "errortype")
 MODEL = (
-    "modelname",
-    "model",
-    "modelgroup",
-    "requestmodel",
-    "genairequestmodel",
-    "genairesponsemodel",
-    "servedmodelname",
-)
+    "modelname", "model", "modelgroup", "requestmodel", "genairequestmodel", "genairesponsemodel", "servedmodelname",
+)  # fmt: skip
 KIND = ("calltype", "genaioperationname", "operation", "operationname", "method", "requestmethod", "event")
 """What a line is about."""
 PATH = ("path", "requestpath", "url", "uri", "endpoint", "route", "xenvoyoriginalpath")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from io import BytesIO
-from typing import Any
 
 from autotune.traffic.json_log import JsonRequests
 from autotune.traffic.options import ReadOptions
@@ -32,13 +31,9 @@ def read_parquet(name: str, content: bytes, gathered: Gathered, options: ReadOpt
     try:
         for batch in parquet.ParquetFile(BytesIO(content)).iter_batches(batch_size=ROWS):
             for row in batch.to_pylist():
-                reader.value({key: _plain(value) for key, value in row.items()})
+                # times as ISO text, as they stand in logs of text
+                reader.value({k: v.isoformat() if hasattr(v, "isoformat") else v for k, v in row.items()})
     except (arrow.ArrowException, OSError, ValueError) as error:
         raise InputError.single(name, f"is a damaged Parquet file: {error}") from error
     reader.flush()
     return reader.assumptions
-
-
-def _plain(value: Any) -> Any:
-    """Times as ISO text, as they stand in logs of text."""
-    return value.isoformat() if hasattr(value, "isoformat") else value

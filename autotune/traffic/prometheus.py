@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from autotune.engines import listed
-from autotune.traffic.metric_names import MODEL_LABELS, STARTED, TokenMetrics, known_metrics
+from autotune.engines import ServerMetrics, listed
+from autotune.traffic.metric_names import MODEL_LABELS, STARTED, known_metrics
 from autotune.traffic.options import ReadOptions, chosen_model
 from autotune.traffic.otlp import looks_like_otlp, take_otlp
 from autotune.traffic.profile import WorkloadProfile, profile_of_lengths
@@ -110,7 +110,7 @@ def profile_of_metrics(
     return _profile(metrics, names, (start, end), assumptions)
 
 
-def _counted(metrics: SampledMetrics, names: TokenMetrics) -> str | None:
+def _counted(metrics: SampledMetrics, names: ServerMetrics) -> str | None:
     """`lengths` where histograms of both are there, `means` where counters are; None: neither."""
     has = metrics.series
     if any(f"{n}_bucket" in has for n in names.prompt) and any(f"{n}_bucket" in has for n in names.output):
@@ -119,7 +119,7 @@ def _counted(metrics: SampledMetrics, names: TokenMetrics) -> str | None:
     return "means" if all(any(n in has for n in counter) for counter in counters) else None
 
 
-def _of_one_model(metrics: SampledMetrics, names: TokenMetrics, options: ReadOptions) -> list[str]:
+def _of_one_model(metrics: SampledMetrics, names: ServerMetrics, options: ReadOptions) -> list[str]:
     """Leave only one model's series, which is said.
 
     Raises:
@@ -144,7 +144,9 @@ def _of_one_model(metrics: SampledMetrics, names: TokenMetrics, options: ReadOpt
 Span = tuple[float, float]
 
 
-def _profile(metrics: SampledMetrics, names: TokenMetrics, span: Span, assumptions: list[str]) -> WorkloadProfile | str:
+def _profile(
+    metrics: SampledMetrics, names: ServerMetrics, span: Span, assumptions: list[str]
+) -> WorkloadProfile | str:
     since = (span[0] if metrics.times_known else -inf, span[1])
     computing, metrics, apart = _apart(metrics, names, since)
     if _counted(metrics, names) == "lengths":
@@ -182,7 +184,7 @@ def _profile(metrics: SampledMetrics, names: TokenMetrics, span: Span, assumptio
 
 
 def _apart(
-    metrics: SampledMetrics, names: TokenMetrics, since: Span
+    metrics: SampledMetrics, names: ServerMetrics, since: Span
 ) -> tuple[SampledMetrics, SampledMetrics, list[str]]:
     """The metrics of the servers that compute prompts, those of the servers that answer, and what is to be said of it.
 
@@ -204,7 +206,7 @@ def _apart(
     )
 
 
-def _mean_outputs(metrics: SampledMetrics, names: TokenMetrics, since: Span) -> dict[Labels, float]:
+def _mean_outputs(metrics: SampledMetrics, names: ServerMetrics, since: Span) -> dict[Labels, float]:
     """Mean output tokens of each server's requests, by histograms, else by counters; of those that had requests."""
     histograms = _histograms(metrics, names.output, ())
     if histograms:
@@ -229,14 +231,14 @@ def _lengths(histograms: list[Histogram], since: Span) -> tuple[Floats, Floats]:
     return np.concatenate([np.empty(0), *(v for v, _ in each)]), np.concatenate([np.empty(0), *(w for _, w in each)])
 
 
-def _means(metrics: SampledMetrics, names: TokenMetrics, since: Span) -> list[tuple[Floats, Floats]]:
+def _means(metrics: SampledMetrics, names: ServerMetrics, since: Span) -> list[tuple[Floats, Floats]]:
     requests = metrics.increase(names.requests_total, *since)
     totals = [metrics.increase(counter, *since) for counter in (names.prompt_total, names.output_total)]
     return [(np.array([max(total / max(requests, 1e-9), 1.0)]), np.array([requests])) for total in totals]
 
 
 def _rate(
-    metrics: SampledMetrics, names: TokenMetrics, histograms: list[Histogram], span: Span, total: float
+    metrics: SampledMetrics, names: ServerMetrics, histograms: list[Histogram], span: Span, total: float
 ) -> tuple[Rate, list[str]]:
     start, end = span
     times = np.array([t for t in metrics.times() if start <= t <= end] if metrics.times_known else [])

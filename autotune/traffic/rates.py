@@ -108,10 +108,7 @@ def rate_of_counts(  # noqa: PLR0913  # one for each figure of a rate
         mean_interval_per_s=(mean * exp(-spread), mean * exp(spread)),
         peak_per_s=max(peak_per_s, mean),
         burstiness=burstiness,
-        burstiness_interval=(
-            max(1.0 + (low - 1.0) * requests_each, 0.0),
-            max(1.0 + (high - 1.0) * requests_each, 0.0),
-        ),
+        burstiness_interval=(max(1.0 + (low - 1.0) * requests_each, 0.0), max(1.0 + (high - 1.0) * requests_each, 0.0)),
         bin_s=bin_s,
         num_bins=num_bins,
         levels_per_s=levels_per_s,

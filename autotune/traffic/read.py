@@ -17,12 +17,7 @@ from autotune.traffic.judgement import left_out, refusal_of, uncovered
 from autotune.traffic.options import AS_THEY_SAY, ReadOptions
 from autotune.traffic.parquet_log import PARQUET_MAGIC, read_parquet
 from autotune.traffic.problems import TRUNCATED
-from autotune.traffic.prometheus import (
-    MAX_METRICS_BYTES,
-    looks_like_metrics,
-    profile_of_metrics,
-    servers_with_metrics,
-)
+from autotune.traffic.prometheus import MAX_METRICS_BYTES, looks_like_metrics, profile_of_metrics, servers_with_metrics
 from autotune.traffic.requests import Columns, Gathered
 from autotune.traffic.source import Source, open_source
 from autotune.traffic.traffic_log import TrafficLog
@@ -33,6 +28,7 @@ HEAD_BYTES = 1 << 16
 """Enough of a log's beginning to tell what it is."""
 MAX_DOCUMENT_BYTES = 256 << 20
 """Of a log that is one JSON document or a Parquet file, which have to be held as a whole."""
+TOO_LONG = "must be at most {} MiB, or have one request per line as JSON or CSV"
 
 
 def read_traffic(
@@ -115,14 +111,14 @@ def _is_object(line: bytes) -> bool:
         return len(line) >= HEAD_BYTES or not line.rstrip().endswith((b"{", b"[", b","))
 
 
-def _whole(name: str, first: bytes, pieces: Iterator[bytes]) -> bytes:
+def _whole(
+    name: str, first: bytes, pieces: Iterator[bytes], most: int = MAX_DOCUMENT_BYTES, refusal: str = TOO_LONG
+) -> bytes:
     content = bytearray(first)
     for piece in pieces:
         content += piece
-        if len(content) > MAX_DOCUMENT_BYTES:
-            raise InputError.single(
-                name, f"must be at most {MAX_DOCUMENT_BYTES >> 20} MiB, or have one request per line as JSON or CSV"
-            )
+        if len(content) > most:
+            raise InputError.single(name, refusal.format(most >> 20))
     return bytes(content)
 
 
@@ -184,12 +180,7 @@ def _refused(opened: Source, form: str, why: str, window_s: float | None, now_s:
         fingerprint=_fingerprint(empty, start, end),
         start_s=start,
         end_s=end,
-        num_requests=0,
-        lines=0,
-        problems={},
-        failed=0,
         refusal=why,
-        assumptions=(),
         columns=empty,
     )
 
@@ -202,12 +193,8 @@ def _metrics(
     now_s: float | None,
     options: ReadOptions,
 ) -> TrafficLog:
-    content = bytearray(first)
-    for piece in pieces:
-        content += piece
-        if len(content) > MAX_METRICS_BYTES:
-            raise InputError.single(opened.name, f"metrics must be at most {MAX_METRICS_BYTES >> 20} MiB")
-    found = profile_of_metrics(opened.name, bytes(content), window_s=window_s, now_s=now_s, options=options)
+    content = _whole(opened.name, first, pieces, MAX_METRICS_BYTES, "metrics must be at most {} MiB")
+    found = profile_of_metrics(opened.name, content, window_s=window_s, now_s=now_s, options=options)
     if isinstance(found, str):
         return _refused(opened, "prometheus", found, window_s, now_s)
     return TrafficLog(
@@ -218,8 +205,6 @@ def _metrics(
         end_s=found.end_s,
         num_requests=found.num_requests,
         lines=content.count(b"\n"),
-        problems={},
-        failed=0,
         refusal=opened.damage,
         assumptions=found.assumptions,
         columns=None,

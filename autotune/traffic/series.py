@@ -104,7 +104,7 @@ class SampledMetrics:
             except ValueError:
                 continue
             if bound > 0.0:
-                groups[_server(key)][bound] = samples
+                groups[tuple(pair for pair in key if pair[0] != "le")][bound] = samples
         for key, buckets in groups.items():
             total, count = (self.series.get(f"{name}_{part}", {}).get(key, {}) for part in ("sum", "count"))
             anew = frozenset().union(*(_falls(samples) for samples in (*buckets.values(), total, count)))
@@ -208,10 +208,6 @@ def _is_else(labels: Mapping[str, str]) -> bool:
     """Whether labels are of requests that failed, or asked for embeddings and their like."""
     status = next((labels[name] for name in STATUS_LABELS if name in labels), None)
     return has_failed(status, labels.get("error_type")) or is_other(labels.get("gen_ai_operation_name"), None)
-
-
-def _server(key: Labels) -> Labels:
-    return tuple(pair for pair in key if pair[0] != "le")
 
 
 def _label(name: str) -> str:

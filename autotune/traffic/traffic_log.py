@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -30,18 +30,18 @@ class TrafficLog:
     start_s: float
     """Of the window, Unix time (or from the log's own start, where it has no other)."""
     end_s: float
-    num_requests: int
-    lines: int
-    """Lines read, before the window was cut out."""
-    problems: Mapping[str, int]
-    """Unusable lines, by kind (`autotune.traffic.problems.WORDS`)."""
-    failed: int
-    """Requests that the log says were not served; they are left out."""
     refusal: str | None
     """Why nothing can be decided on this window; None: it can."""
-    assumptions: tuple[str, ...]
     columns: Columns | None
     """The window's requests; None: only their distribution is known."""
+    num_requests: int = 0
+    lines: int = 0
+    """Lines read, before the window was cut out."""
+    problems: Mapping[str, int] = field(default_factory=dict)
+    """Unusable lines, by kind (`autotune.traffic.problems.WORDS`)."""
+    failed: int = 0
+    """Requests that the log says were not served; they are left out."""
+    assumptions: tuple[str, ...] = ()
     measured: WorkloadProfile | None = None
     """The profile, where the source holds distributions and no requests."""
     covered: Covered | None = None

@@ -18,15 +18,7 @@ from autotune.simulation.percentile_limits import is_simulated
 from autotune.space import Candidate, Resolution, Space, parse_plan, resolve
 from autotune.space.pooled_planstring import is_pooled
 from autotune.storage import Store
-from autotune.study import (
-    Baseline,
-    OwnOptions,
-    Study,
-    cluster_of,
-    own_option_sentence,
-    own_options,
-    started_with,
-)
+from autotune.study import Baseline, OwnOptions, Study, cluster_of, own_option_sentence, own_options, started_with
 from autotune.tuning.batches import Keep, Scored, keeper, sample_missing, score_missing
 from autotune.tuning.executor import Executor
 from autotune.tuning.study_space import covered, study_space

@@ -47,9 +47,8 @@ def evaluations(study: Study) -> int:
     search, fixed = study.search, study.workload.concurrency or study.workload.request_rate_per_s
     asked = search.concurrency
     several = FIRST_LOOK.size if asked is None or isinstance(asked, IntRange) else len(asked)
-    return (
-        len(search.weight_dtype) * len(search.kv_dtype) * len(search.max_num_batched_tokens) * (1 if fixed else several)
-    )
+    dtypes = len(search.weight_dtype) * len(search.kv_dtype)
+    return dtypes * len(search.max_num_batched_tokens) * (1 if fixed else several)
 
 
 def batch_candidates(study: Study, waiting: int, jobs: int) -> int:

@@ -107,10 +107,7 @@ class _Axis:
 
 
 def sensitivity(
-    result: TuneResult,
-    *,
-    factors: Sequence[float] = FACTORS,
-    progress: Callable[[int, int], None] | None = None,
+    result: TuneResult, *, factors: Sequence[float] = FACTORS, progress: Callable[[int, int], None] | None = None
 ) -> Sensitivity | None:
     """How the winner of `result` fares when the study is off.
 
@@ -145,16 +142,8 @@ def _axes(result: TuneResult) -> tuple[_Axis, ...]:
     gpu, work = study.cluster.gpu, study.workload
     load = float(work.concurrency or work.request_rate_per_s or result.ranked[0].knobs.concurrency)
     return (
-        _Axis(
-            name="hbm_bandwidth",
-            base=gpu.hbm_bytes_per_s,
-            change=lambda f: _with_bandwidths(study, hbm=f),
-        ),
-        _Axis(
-            name="link_bandwidth",
-            base=gpu.scaleout_bytes_per_s,
-            change=lambda f: _with_bandwidths(study, links=f),
-        ),
+        _Axis(name="hbm_bandwidth", base=gpu.hbm_bytes_per_s, change=lambda f: _with_bandwidths(study, hbm=f)),
+        _Axis(name="link_bandwidth", base=gpu.scaleout_bytes_per_s, change=lambda f: _with_bandwidths(study, links=f)),
         _Axis(name="isl", base=work.isl.mean, change=lambda f: _with_lengths(study, isl=f)),
         _Axis(name="osl", base=work.osl.mean, change=lambda f: _with_lengths(study, osl=f)),
         _Axis(name="load", base=load, change=lambda f: _with_load(study, load, f)),

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
-from typing import Any
 
 import numpy as np
 
@@ -26,7 +25,7 @@ from autotune.simulation.percentile_limits import PercentileLimit, is_simulated,
 from autotune.simulation.queue_growth import queue_grows
 from autotune.simulation.simulate_plan import Traffic, simulate_plan, study_traffic
 from autotune.study import Study
-from costmodel.simulation.forecast import LATENCIES, STATISTICS, Forecast, Likely
+from costmodel.simulation.forecast import LATENCIES, STATISTICS, Likely
 
 LONG_REQUESTS = 0.9
 """Share of the leading plans whose requests take at most what a sample's windows are measured by."""
@@ -156,6 +155,11 @@ def with_percentiles(study: Study, plan: PlanResult, limits: Sequence[Percentile
     for limit in limits:
         if (error := limit.sampling_error(simulation.forecast)) is not None:
             shown[limit.code]["sampling_error"] = error * limit.factor
+    expected_ms = {
+        f"{name}_{statistic}_ms": 1e3 * simulation.forecast.latency(name, statistic).value
+        for name in LATENCIES
+        for statistic in STATISTICS
+    }
     metrics: Mapping[str, float] = plan.metrics
     if study.objective.metric == GOODPUT:
         good = goodput(study, traffic, simulation, gpus=round(plan.metrics["gpus"]))
@@ -167,7 +171,7 @@ def with_percentiles(study: Study, plan: PlanResult, limits: Sequence[Percentile
         margins=margins,
         metrics=metrics,
         p_meets=p_kept,
-        breakdown={**plan.breakdown, "simulated": shown, PERCENTILES: _percentiles(simulation.forecast)},
+        breakdown={**plan.breakdown, "simulated": shown, PERCENTILES: expected_ms},
     )
 
 
@@ -181,15 +185,6 @@ def _p_kept(study: Study, plan: PlanResult, simulated: Sequence[tuple[str, Kept]
 
 def _shown(likely: Likely, factor: float) -> dict[str, float]:
     return {"value": likely.value * factor, "likely_low": likely.low * factor, "likely_high": likely.high * factor}
-
-
-def _percentiles(forecast: Forecast) -> dict[str, Any]:
-    """Every statistic of every latency as expected, ms: `ttft_p99_ms`."""
-    return {
-        f"{name}_{statistic}_ms": 1e3 * forecast.latency(name, statistic).value
-        for name in LATENCIES
-        for statistic in STATISTICS
-    }
 
 
 def _at_best(study: Study, plan: PlanResult, traffic: Traffic) -> float:

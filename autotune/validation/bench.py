@@ -148,13 +148,10 @@ def _candidate(study: Study, given: str | None, named: str | None, fallback: str
     if given is None:
         return read(named, at) if named is not None else read(str(fallback), "plan")
     wanted = read(given, "--plan")
-    if named is not None and not _same(read(named, at), wanted):
+    said = wanted if named is None else read(named, at)
+    if said[0] != wanted[0] or _named(*said) != _named(*wanted):
         raise InputError.single("--plan", f"must be what was measured: {at} says {named}, got {_named(*wanted)}")
     return wanted
-
-
-def _same(first: _Measured, second: _Measured) -> bool:
-    return first[0] == second[0] and _named(*first) == _named(*second)
 
 
 def _named(candidate: Candidate, pooled: PlanResult | None) -> str:

@@ -11,11 +11,20 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from autotune.validation.reported import STATISTICS, Reported, mean_of, number, of_requests, says_drafted, statistics
-from autotune.validation.request_records import MAX_REQUESTS, is_request, run_of_requests
+from autotune.validation.reported import (
+    STATISTICS,
+    Record,
+    Reported,
+    is_request,
+    mean_of,
+    number,
+    of_details,
+    run_of_requests,
+    says_drafted,
+    statistics,
+)
 from costmodel.errors import InputError
 
-Record = Mapping[str, Any]
 TOOLS = (
     "vllm bench serve, SGLang's bench_serving, AIPerf, GenAI-Perf, GuideLLM, inference-perf, InferenceX, "
     "LLMPerf or llm-d-benchmark"
@@ -91,7 +100,7 @@ def _classic(record: Record) -> Reported:
     finite = isinstance(rate, int | float) and not isinstance(rate, bool) and math.isfinite(rate) and 0 < rate < 1e9
     burstiness = number(record, "burstiness")
     prompts, outputs = record.get("input_lens"), record.get("output_lens")
-    each = _of_details(record)
+    each = of_details(record)
     return Reported(
         tool="SGLang's bench_serving" if "mean_e2e_latency_ms" in record else "vllm bench serve",
         completed=completed,
@@ -112,26 +121,11 @@ def _classic(record: Record) -> Reported:
     )
 
 
-def _of_details(record: Record) -> dict[str, dict[str, float]]:
-    """Statistics of the requests one by one, which detailed results hold (`--save-detailed`, `--output-details`)."""
-    first, gaps, outputs = (record.get(name) for name in ("ttfts", "itls", "output_lens"))
-    if not (isinstance(first, list) and isinstance(gaps, list) and isinstance(outputs, list)):
-        return {}
-    rows = []
-    for ttft, between, tokens in zip(first[:MAX_REQUESTS], gaps, outputs, strict=False):
-        served = isinstance(ttft, int | float) and isinstance(between, list) and isinstance(tokens, int) and tokens >= 1
-        if served and ttft > 0 and all(isinstance(gap, int | float) for gap in between):
-            rows.append((0.0, float(ttft), float(ttft) + float(sum(between)), 1.0, float(tokens)))
-    if not rows:
-        return {}
-    found = of_requests("details", rows, 0)
-    return {"ttft": dict(found.ttft_s), "tpot": dict(found.tpot_s), "e2e": dict(found.e2e_s)}
-
-
-def _spelt(record: Record, name: str) -> dict[str, float]:
-    spellings = {"mean": f"mean_{name}", "p50": f"median_{name}"} | {p: f"{p}_{name}" for p in ("p90", "p95", "p99")}
+def _spelt(record: Record, name: str, unit_s: float = 1e-3) -> dict[str, float]:
+    """Statistics of a latency such as `mean_ttft_ms`, `median_ttft_ms`, `p90_ttft_ms`."""
+    spellings = {s: f"{s}_{name}" for s in STATISTICS} | {"p50": f"median_{name}"}
     found = {statistic: number(record, spelling, f"{statistic}_{name}") for statistic, spelling in spellings.items()}
-    return {statistic: 1e-3 * value for statistic, value in found.items() if value > 0}
+    return {statistic: unit_s * value for statistic, value in found.items() if value > 0}
 
 
 def _all_equal(lengths: Any) -> bool:
@@ -140,10 +134,6 @@ def _all_equal(lengths: Any) -> bool:
 
 
 def _inferencex(record: Record) -> Reported:
-    def seconds(name: str) -> dict[str, float]:
-        spelt = {"mean": f"mean_{name}", "p50": f"median_{name}", "p90": f"p90_{name}", "p99": f"p99_{name}"}
-        return {s: value for s, field in spelt.items() if (value := number(record, field)) > 0}
-
     outputs, osl = number(record, "output_tput_per_gpu"), number(record, "osl")
     conc, total = number(record, "conc"), number(record, "tput_per_gpu")
     prefill, decode = number(record, "num_prefill_gpu"), number(record, "num_decode_gpu")
@@ -159,9 +149,9 @@ def _inferencex(record: Record) -> Reported:
         completed=10.0 * conc,  # what its client sends; the aggregate does not say
         isl=number(record, "isl"),
         osl=osl,
-        ttft_s=seconds("ttft"),
-        tpot_s=seconds("tpot"),
-        e2e_s=seconds("e2el"),
+        ttft_s=_spelt(record, "ttft", unit_s=1.0),
+        tpot_s=_spelt(record, "tpot", unit_s=1.0),
+        e2e_s=_spelt(record, "e2el", unit_s=1.0),
         asked_in_flight=conc,
         output_tokens_per_s=outputs,
         total_tokens_per_s=total,
@@ -179,32 +169,27 @@ def _aiperf(record: Record) -> Reported:
     config = record.get("input_config")
     rate = mean_of(table.get("request_throughput"))
     completed = mean_of(table.get("request_count"))
-    lengths = [statistics(table.get(f"{side}_sequence_length")) for side in ("input", "output")]
-    spread = [number(table.get(f"{side}_sequence_length"), "std") for side in ("input", "output")]
+    measured_s = mean_of(table.get("benchmark_duration"))
+    lengths = [table.get(f"{side}_sequence_length") for side in ("input", "output")]
     return Reported(
         tool="AIPerf",
         completed=completed,
         failed=mean_of(table.get("error_request_count")),
-        isl=lengths[0].get("mean", math.nan),
-        osl=lengths[1].get("mean", math.nan),
+        isl=mean_of(lengths[0]),
+        osl=mean_of(lengths[1]),
         ttft_s=statistics(table.get("time_to_first_token"), unit_s=1e-3),
         tpot_s=statistics(table.get("inter_token_latency"), unit_s=1e-3),
         e2e_s=statistics(table.get("request_latency"), unit_s=1e-3),
-        duration_s=_duration(table, completed, rate),
+        duration_s=measured_s if measured_s > 0 else completed / rate if rate > 0 else math.nan,
         asked_in_flight=_within(config, "concurrency"),
         seen_in_flight=mean_of(table.get("effective_concurrency")),
         request_rate_per_s=_within(config, "request_rate"),
         requests_per_s=rate,
         output_tokens_per_s=mean_of(table.get("output_token_throughput")),
         total_tokens_per_s=mean_of(table.get("total_token_throughput")),
-        same_lengths=spread == [0.0, 0.0],
+        same_lengths=[number(table, "std") for table in lengths] == [0.0, 0.0],
         model=_model_in(config),
     )
-
-
-def _duration(table: Record, completed: float, rate: float) -> float:
-    measured = statistics(table.get("benchmark_duration")).get("mean", math.nan)
-    return measured if measured > 0 else completed / rate if rate > 0 else math.nan
 
 
 def _guidellm(record: Record) -> Reported:
@@ -218,10 +203,9 @@ def _guidellm(record: Record) -> Reported:
     rate = mean_of(table.get("requests_per_second"))
     completed = number(counts, "successful", "completed")
     duration = number(record, "duration", "duration_seconds")
-    if math.isnan(duration):
-        duration = number(record, "end_time") - number(record, "start_time")
-    if math.isnan(duration):
-        duration = number(clock, "end_time") - number(clock, "start_time")
+    for timed in (record, clock):
+        if math.isnan(duration):
+            duration = number(timed, "end_time") - number(timed, "start_time")
     return Reported(
         tool="GuideLLM",
         completed=completed if completed > 0 else rate * duration,
@@ -250,7 +234,6 @@ def _inference_perf(record: Record) -> Reported:
     failures = record.get("failures")
     rate = number(throughput, "requests_per_sec")
     completed = number(served, "count")
-    per_token = statistics(latency.get("time_per_output_token")) or statistics(latency.get("inter_token_latency"))
     asked = number(load, "concurrency")
     return Reported(
         tool="inference-perf",
@@ -259,7 +242,7 @@ def _inference_perf(record: Record) -> Reported:
         isl=mean_of(served.get("prompt_len")),
         osl=mean_of(served.get("output_len")),
         ttft_s=statistics(latency.get("time_to_first_token")),
-        tpot_s=per_token,
+        tpot_s=statistics(latency.get("time_per_output_token")) or statistics(latency.get("inter_token_latency")),
         e2e_s=statistics(latency.get("request_latency")),
         duration_s=completed / rate if rate > 0 else number(load, "send_duration"),
         asked_in_flight=asked,
@@ -310,7 +293,6 @@ def _llm_d(record: Record) -> Reported:
     duration = number(times, "duration")
     if math.isnan(duration):
         duration = _iso_duration(times.get("duration"))
-    per_token = statistics(latency.get("time_per_output_token")) or statistics(latency.get("inter_token_latency"))
     return Reported(
         tool="llm-d-benchmark",
         completed=number(requests, "total") - failures,
@@ -318,7 +300,7 @@ def _llm_d(record: Record) -> Reported:
         isl=mean_of(requests.get("input_length")),
         osl=mean_of(requests.get("output_length")),
         ttft_s=statistics(latency.get("time_to_first_token")),
-        tpot_s=per_token,
+        tpot_s=statistics(latency.get("time_per_output_token")) or statistics(latency.get("inter_token_latency")),
         e2e_s=statistics(latency.get("request_latency")),
         duration_s=duration,
         asked_in_flight=_within(scenario, "concurrency", "max_concurrency"),
@@ -347,35 +329,34 @@ def _rate(table: Any, *names: str) -> float:
     return math.nan
 
 
-def _with_latency(value: Any, depth: int = 0) -> Record | None:
+def _tables(value: Any, depth: int = 0) -> Iterator[Record]:
+    """A table and those within it, each before what it holds."""
+    if isinstance(value, Mapping) and depth <= DEPTH:
+        yield value
+        for inner in value.values():
+            yield from _tables(inner, depth + 1)
+
+
+def _with_latency(record: Record) -> Record | None:
     """The table that has latencies by name, wherever it lies."""
-    if not isinstance(value, Mapping) or depth > DEPTH:
-        return None
-    latency = value.get("latency")
-    if isinstance(latency, Mapping) and "time_to_first_token" in latency:
-        return value
-    return next((found for inner in value.values() if (found := _with_latency(inner, depth + 1)) is not None), None)
+    found = ((table, table.get("latency")) for table in _tables(record))
+    return next((t for t, latency in found if isinstance(latency, Mapping) and "time_to_first_token" in latency), None)
 
 
-def _find(value: Any, name: str, depth: int = 0) -> Record | None:
-    if not isinstance(value, Mapping) or depth > DEPTH:
-        return None
-    inner = value.get(name)
-    if isinstance(inner, Mapping):
-        return inner
-    return next((f for v in value.values() if (f := _find(v, name, depth + 1)) is not None), None)
+def _find(value: Any, name: str) -> Record | None:
+    """The first table of a name, wherever it lies."""
+    return next((found for table in _tables(value) if isinstance(found := table.get(name), Mapping)), None)
 
 
-def _within(value: Any, *names: str, depth: int = 0) -> float:
+def _within(value: Any, *names: str) -> float:
     """The first number of these names in tables within tables, also as the one entry of a list."""
-    if not isinstance(value, Mapping) or depth > DEPTH:
-        return math.nan
-    for name in names:
-        inner = value.get(name)
-        found = number({name: inner[0]} if isinstance(inner, list) and len(inner) == 1 else value, name)
-        if not math.isnan(found):
-            return found
-    return next((f for v in value.values() if not math.isnan(f := _within(v, *names, depth=depth + 1))), math.nan)
+    for table in _tables(value):
+        for name in names:
+            inner = table.get(name)
+            found = number({name: inner[0]} if isinstance(inner, list) and len(inner) == 1 else table, name)
+            if not math.isnan(found):
+                return found
+    return math.nan
 
 
 def _model_in(value: Any) -> str | None:

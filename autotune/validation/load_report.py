@@ -16,10 +16,7 @@ from costmodel.simulation.forecast import Forecast, Likely
 
 
 def predict_load_runs(
-    runs: Sequence[LoadRun],
-    profile: Profile | None = None,
-    *,
-    progress: Callable[[int, int], None] | None = None,
+    runs: Sequence[LoadRun], profile: Profile | None = None, *, progress: Callable[[int, int], None] | None = None
 ) -> list[Forecast]:
     """Simulate every run by its engine's scheduler; `progress` is called with (runs done, runs in all)."""
     policies, found = policies_by_name(), []

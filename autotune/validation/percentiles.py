@@ -38,7 +38,7 @@ def predicted_latencies(
     step, and wait for each other as those of a real benchmark seldom do: there the simulation says how figures lie
     about their mean, and `means_s` (by latency) what that is.
     """
-    measured = _measured(result)
+    measured = measured_percentiles(result)
     if not measured:
         return []
     forecast = _simulated(result, profile)
@@ -84,7 +84,8 @@ def run_by_percentiles(result: BenchResult) -> tuple[Run, int]:
     return (replace(result.run, ttft_s=ttft_s), percentiles) if isfinite(ttft_s) else (result.run, 0)
 
 
-def _measured(result: BenchResult) -> dict[tuple[str, str], float]:
+def measured_percentiles(result: BenchResult) -> dict[tuple[str, str], float]:
+    """Latency and percentile -> what a result has of it, seconds."""
     return {key: value for key in COMPARED if (value := result.reported.latencies.get(key, 0.0)) > 0.0}
 
 
@@ -107,7 +108,7 @@ def _simulated(result: BenchResult, profile: Profile | None) -> Forecast:
             distinct_prompts=0,
             batched_tokens=int(run.batched_tokens),
             max_num_seqs=int(run.max_num_seqs),
-            measured=_measured(result),
+            measured=measured_percentiles(result),
         ),
         ENGINES[run.engine].policy,
         profile,

@@ -80,9 +80,7 @@ def _columns(runs: Sequence[PoolRun], ttft_s: Floats, tpot_s: Floats, tpot_log_s
 def _assumptions(runs: Sequence[PoolRun]) -> list[str]:
     """What the file leaves open and how it was filled in."""
     open_slots = sum(math.isinf(r.decode_max_num_seqs) for r in runs)
-    said = [
-        f"{len(runs):,} closed loops that send all their requests in flight at once, ten times as many in all",
-    ]
+    said = [f"{len(runs):,} closed loops that send all their requests in flight at once, ten times as many in all"]
     if open_slots:
         said.append(f"{open_slots:,} runs without decode_max_num_seqs: no limit but KV room")
     return said

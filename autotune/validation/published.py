@@ -30,6 +30,7 @@ DAY_CONTEXT, DAY_IN, DAY_OUT, DAY_HITS = 4989.0, 608.0, 168.0, 0.563
 """Of the production day: mean tokens of cache per output token, 1e9 tokens in and out, share found in the cache."""
 DAY_PROMPT = DAY_CONTEXT / (1.0 + 0.5 * DAY_OUT / DAY_IN)
 """Tokens of a prompt, if all requests were alike: an output token sees its prompt and half of its output."""
+DAY_PROMPTS = f"prompts of {DAY_PROMPT:,.0f} tokens, {DAY_HITS:.1%} of them cached, counted without the hits"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,45 +53,20 @@ class PublishedPoint:
 def published_points() -> tuple[PublishedPoint, ...]:
     """DeepSeek-V3 on H800: prefill and decode, on the profiled steps and on a production day."""
     overlap = "two micro-batches, computation of one over communication of the other; balanced routing"
-    context, batch = 4096.0, 128.0
-    prefill = _prefill(ranks=32, spare=32, tokens=16384.0, prompt=context, hit=0.0)
+    prefill = _prefill(ranks=32, spare=32, tokens=16384.0, prompt=4096.0, hit=0.0)
     cached = _prefill(ranks=32, spare=32, tokens=16384.0, prompt=DAY_PROMPT, hit=DAY_HITS)
-    decode = _decode(ranks=128, sequences=batch, context=context)
+    decode = _decode(ranks=128, sequences=128.0, context=4096.0)
     day, tokens_per_s = _at_speed(lambda n: _decode(ranks=144, sequences=n, context=DAY_CONTEXT), 21.0)
-    return (
-        PublishedPoint(
-            name="prefill EP32 on 4 nodes, 4K prompts, 16K tokens a GPU",
-            source=PROFILE,
-            assumed=overlap,
-            published=7839.0,
-            predicted=prefill,
-            unit="tokens/s per GPU",
+    speed = f"batch of {day:.0f} a GPU, which gives 21 tokens/s per user at {DAY_CONTEXT:,.0f} tokens of context"
+    return _beside_published(
+        ("prefill EP32 on 4 nodes, 4K prompts, 16K tokens a GPU", overlap, prefill),
+        ("decode EP128 on 16 nodes, batch 128 a GPU, 4K context", overlap, decode),
+        (
+            "production prefill EP32, without cache hits",
+            f"{overlap}; {DAY_PROMPTS}; {BUSY_FRAC:.0%} utilised, as requests arrive when they like",
+            cached * BUSY_FRAC * NODE_GPUS,
         ),
-        PublishedPoint(
-            name="decode EP128 on 16 nodes, batch 128 a GPU, 4K context",
-            source=PROFILE,
-            assumed=overlap,
-            published=2324.0,
-            predicted=decode,
-            unit="tokens/s per GPU",
-        ),
-        PublishedPoint(
-            name="production prefill EP32, without cache hits",
-            source=DAY_SIX,
-            assumed=f"{overlap}; {_day_prompts()}; {BUSY_FRAC:.0%} utilised, as requests arrive when they like",
-            published=32200.0,
-            predicted=cached * BUSY_FRAC * NODE_GPUS,
-            unit="tokens/s per node",
-        ),
-        PublishedPoint(
-            name="production decode EP144 on 18 nodes",
-            source=DAY_SIX,
-            assumed=overlap
-            + f"; batch of {day:.0f} a GPU, which gives 21 tokens/s per user at {DAY_CONTEXT:,.0f} tokens of context",
-            published=14800.0,
-            predicted=tokens_per_s * NODE_GPUS,
-            unit="tokens/s per node",
-        ),
+        ("production decode EP144 on 18 nodes", f"{overlap}; {speed}", tokens_per_s * NODE_GPUS),
     )
 
 
@@ -101,50 +77,39 @@ def published_pools(calibration: PoolCalibration | None = None) -> tuple[Publish
     """
     stand_in = f"{_engine().title}'s schedule and calibration"
     alone = f"pool model of search.disaggregated with two_batch_overlap; {stand_in}"
-    full = f"{alone}; {BUSY_FRAC:.0%} utilised"
     # a profiled step is full, where requests that arrive when they like leave the pool idle now and then
     prefill = _prefill_pool(calibration, ranks=32, spare=32, tokens=16384.0, prompt=4096.0, hit=0.0) / BUSY_FRAC
     cached = _prefill_pool(calibration, ranks=32, spare=32, tokens=16384.0, prompt=DAY_PROMPT, hit=DAY_HITS)
     decode = _decode_pool(calibration, ranks=128, sequences=128.0, context=4096.0)
     day, at_speed = _at_speed(lambda n: _decode_pool(calibration, ranks=144, sequences=n, context=DAY_CONTEXT), 21.0)
-    return (
-        PublishedPoint(
-            name="prefill pool EP32, 4K prompts",
-            source=PROFILE,
-            assumed=alone,
-            published=7839.0,
-            predicted=prefill,
-            unit="tokens/s per GPU",
+    speed = f"batch of {day:.0f} a GPU, which gives 21 tokens/s per user"
+    return _beside_published(
+        ("prefill pool EP32, 4K prompts", alone, prefill),
+        ("decode pool EP128, batch 128 a GPU, 4K context", alone, decode),
+        (
+            "production prefill pool EP32, without cache hits",
+            f"{alone}; {BUSY_FRAC:.0%} utilised; {DAY_PROMPTS}",
+            cached * NODE_GPUS,
         ),
-        PublishedPoint(
-            name="decode pool EP128, batch 128 a GPU, 4K context",
-            source=PROFILE,
-            assumed=alone,
-            published=2324.0,
-            predicted=decode,
-            unit="tokens/s per GPU",
-        ),
-        PublishedPoint(
-            name="production prefill pool EP32, without cache hits",
-            source=DAY_SIX,
-            assumed=f"{full}; {_day_prompts()}",
-            published=32200.0,
-            predicted=cached * NODE_GPUS,
-            unit="tokens/s per node",
-        ),
-        PublishedPoint(
-            name="production decode pool EP144",
-            source=DAY_SIX,
-            assumed=f"{alone}; batch of {day:.0f} a GPU, which gives 21 tokens/s per user",
-            published=14800.0,
-            predicted=at_speed * NODE_GPUS,
-            unit="tokens/s per node",
-        ),
+        ("production decode pool EP144", f"{alone}; {speed}", at_speed * NODE_GPUS),
     )
 
 
-def _day_prompts() -> str:
-    return f"prompts of {DAY_PROMPT:,.0f} tokens, {DAY_HITS:.1%} of them cached, counted without the hits"
+PUBLISHED = (
+    (PROFILE, 7839.0, "tokens/s per GPU"),
+    (PROFILE, 2324.0, "tokens/s per GPU"),
+    (DAY_SIX, 32200.0, "tokens/s per node"),
+    (DAY_SIX, 14800.0, "tokens/s per node"),
+)
+"""Source, figure and unit: prefill and decode of the profile, then of the production day."""
+
+
+def _beside_published(*ours: tuple[str, str, float]) -> tuple[PublishedPoint, ...]:
+    """Name, what was assumed and our figure of each of `PUBLISHED`."""
+    return tuple(
+        PublishedPoint(name=name, source=source, assumed=assumed, published=figure, predicted=predicted, unit=unit)
+        for (name, assumed, predicted), (source, figure, unit) in zip(ours, PUBLISHED, strict=True)
+    )
 
 
 MEMORY_FRACTION = np.array([0.9])

@@ -22,15 +22,7 @@ from costmodel.plan.columns import Floats
 
 MOST_TOLD = 10
 """Runs that contradict physics which are told one by one."""
-HEADER = (
-    "id",
-    "pred_ttft_ms",
-    "pred_tpot_ms",
-    "ttft_p10_ms",
-    "ttft_p90_ms",
-    "tpot_p10_ms",
-    "tpot_p90_ms",
-)
+HEADER = ("id", "pred_ttft_ms", "pred_tpot_ms", "ttft_p10_ms", "ttft_p90_ms", "tpot_p10_ms", "tpot_p90_ms")
 
 
 def predictions_csv(runs: Sequence[Run | PoolRun], estimate: Service) -> str:

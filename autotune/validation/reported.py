@@ -12,6 +12,8 @@ import numpy as np
 from costmodel.errors import InputError
 from costmodel.plan.columns import Floats
 
+Record = Mapping[str, Any]
+MAX_REQUESTS = 1_000_000
 STATISTICS = ("mean", "p50", "p90", "p95", "p99")
 _SPELT = {"mean": ("mean", "avg", "average"), "p50": ("p50", "median", "50")}
 LESS_THAN_ASKED = 0.8
@@ -138,8 +140,12 @@ def mean_of(table: Any) -> float:
     return statistics(table).get("mean", math.nan)
 
 
-def of_requests(tool: str, rows: Sequence[tuple[float, float, float, float, float]], failed: int) -> Reported:
-    """A run by its requests: when each began, had its first token and ended, seconds; prompt and output tokens.
+Row = tuple[float, float, float, float, float]
+"""When a request began, had its first token and ended, seconds; prompt and output tokens."""
+
+
+def of_requests(tool: str, rows: Sequence[Row], failed: int) -> Reported:
+    """A run by its requests.
 
     Raises:
         InputError: there is none.
@@ -171,3 +177,70 @@ def _statistics_of(values: Floats) -> dict[str, float]:
         return {}
     found = np.percentile(held, [50, 90, 95, 99])
     return {"mean": float(held.mean()), **dict(zip(STATISTICS[1:], found.tolist(), strict=True))}
+
+
+def is_request(value: Record) -> bool:
+    """Whether an object is one request of a log that a client wrote."""
+    info = value.get("info")
+    per_token = isinstance(info, Mapping) and ("output_token_times" in info or "input_tokens" in info)
+    return ("metrics" in value and isinstance(value.get("metadata"), Mapping)) or (per_token and "start_time" in value)
+
+
+def run_of_requests(values: Sequence[Record]) -> Reported:
+    """AIPerf's records, or inference-perf's requests, one by one, without those that warm up."""
+    values = [value for value in values if _within_table(value, "metadata", "benchmark_phase") != "warmup"]
+    rows, failed = [], 0
+    for value in values[:MAX_REQUESTS]:
+        row = _aiperf_request(value) if "metrics" in value else _inference_perf_request(value)
+        failed += row is None
+        rows += [] if row is None else [row]
+    tool = "AIPerf's records" if any("metrics" in value for value in values) else "inference-perf's requests"
+    return of_requests(tool, rows, failed)
+
+
+def _within_table(value: Record, table: str, name: str) -> Any:
+    inner = value.get(table)
+    return inner.get(name) if isinstance(inner, Mapping) else None
+
+
+def _aiperf_request(value: Record) -> Row | None:
+    metrics, meta = value["metrics"], value["metadata"]
+    if value.get("error") or meta.get("was_cancelled") or not isinstance(metrics, Mapping):
+        return None
+    start, end = (1e-9 * number(meta, f"request_{side}_ns") for side in ("start", "end"))
+    ttft = metrics.get("time_to_first_token")
+    unit_s = SECONDS.get(str(_within_table(metrics, "time_to_first_token", "unit")).lower(), 1e-3)
+    isl, osl = (metrics.get(f"{side}_sequence_length") for side in ("input", "output"))
+    first = start + unit_s * number(ttft, "value")
+    return _row(start, first, end, number(isl, "value"), number(osl, "value"))
+
+
+def _inference_perf_request(value: Record) -> Row | None:
+    info = value["info"]
+    times = info.get("output_token_times")
+    first = times[0] if isinstance(times, list) and times and isinstance(times[0], int | float) else math.nan
+    if value.get("error") or value.get("exception"):
+        return None
+    isl, osl = number(info, "input_tokens"), number(info, "output_tokens")
+    return _row(number(value, "start_time"), float(first), number(value, "end_time"), isl, osl)
+
+
+def _row(*values: float) -> Row | None:
+    usable = all(math.isfinite(v) for v in values) and values[2] >= values[1] >= values[0] and min(values[3:]) >= 1
+    return (values[0], values[1], values[2], values[3], values[4]) if usable else None
+
+
+def of_details(record: Record) -> dict[str, dict[str, float]]:
+    """Statistics of the requests one by one, which detailed results hold (`--save-detailed`, `--output-details`)."""
+    first, gaps, outputs = (record.get(name) for name in ("ttfts", "itls", "output_lens"))
+    if not (isinstance(first, list) and isinstance(gaps, list) and isinstance(outputs, list)):
+        return {}
+    rows = []
+    for ttft, between, tokens in zip(first[:MAX_REQUESTS], gaps, outputs, strict=False):
+        served = isinstance(ttft, int | float) and isinstance(between, list) and isinstance(tokens, int) and tokens >= 1
+        if served and ttft > 0 and all(isinstance(gap, int | float) for gap in between):
+            rows.append((0.0, float(ttft), float(ttft) + float(sum(between)), 1.0, float(tokens)))
+    if not rows:
+        return {}
+    found = of_requests("details", rows, 0)
+    return {"ttft": dict(found.ttft_s), "tpot": dict(found.tpot_s), "e2e": dict(found.e2e_s)}

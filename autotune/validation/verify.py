@@ -15,8 +15,8 @@ from autotune.tuning import TuneResult, tune
 from autotune.tuning.answer_study import place
 from autotune.validation.bench import BenchResult
 from autotune.validation.percentiles import (
-    COMPARED,
     MOST_REQUESTS,
+    measured_percentiles,
     predicted_latencies,
     run_by_percentiles,
     simulated_means,
@@ -32,6 +32,7 @@ from costmodel.simulation.forecast import Likely
 
 SHOWN = 5
 """Plans of the ranking that are shown."""
+THROUGHPUTS = ("output_tokens_per_s", "total_tokens_per_s")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,9 +149,9 @@ def _against(result: BenchResult) -> Contradiction | None:
     if result.pooled is not None:
         return contradiction(replace(result.run, ttft_s=np.nan))
     found = contradiction(result.run)
-    return (
-        found if found is not None or np.isfinite(result.run.ttft_s) else contradiction(run_by_percentiles(result)[0])
-    )
+    if found is not None or np.isfinite(result.run.ttft_s):
+        return found
+    return contradiction(run_by_percentiles(result)[0])
 
 
 def _refuses(study: Study, result: BenchResult, found: Contradiction) -> bool:
@@ -218,13 +219,7 @@ def _checked(results: Sequence[BenchResult], profile: Profile | None) -> tuple[C
         rows = (
             ("ttft_s", estimate.ttft_s, estimate.ttft_log_sd, result.run.ttft_s),
             ("tpot_s", estimate.tpot_s, estimate.tpot_log_sd, result.run.tpot_s),
-            (
-                "output_tokens_per_s",
-                estimate.output_tokens_per_s,
-                estimate.throughput_log_sd,
-                result.output_tokens_per_s,
-            ),
-            ("total_tokens_per_s", estimate.total_tokens_per_s, estimate.throughput_log_sd, result.total_tokens_per_s),
+            *((n, getattr(estimate, n), estimate.throughput_log_sd, getattr(result, n)) for n in THROUGHPUTS),
         )
         quantities = tuple(
             Checked(
@@ -259,12 +254,8 @@ def _checked_pools(study: Study, results: Sequence[BenchResult]) -> tuple[Checke
     for result in results:
         if result.pooled is None:
             raise ValueError(f"runs must be of a disaggregated plan, got {result.plan}")
-        measured = {
-            "ttft_s": result.run.ttft_s,
-            "tpot_s": result.run.tpot_s,
-            "output_tokens_per_s": result.output_tokens_per_s,
-            "total_tokens_per_s": result.total_tokens_per_s,
-        }
+        measured = {"ttft_s": result.run.ttft_s, "tpot_s": result.run.tpot_s}
+        measured |= {name: getattr(result, name) for name in THROUGHPUTS}
         means = predicted_means(study, result.pooled, result)
         by_formula = [_likely((name, likely, measured[name])) for name, likely in means.items()]
         simulated = [_likely(row) for row in predicted_pool_latencies(study, result.pooled, result)]
@@ -313,12 +304,8 @@ def predicted_means(study: Study, plan: PlanResult, result: BenchResult) -> dict
     """TTFT, TPOT and throughput of the run with their 80 % intervals, by name of the metric."""
     own = _as_measured(study, plan, result)
     pair = pools_at(own, plan, np.array([max(result.run.concurrency, 1.0)]))
-    errors = {
-        "ttft_s": pair.ttft_log_sd,
-        "tpot_s": pair.tpot_log_sd,
-        "output_tokens_per_s": pair.throughput_log_sd,
-        "total_tokens_per_s": pair.throughput_log_sd,
-    }
+    errors = {"ttft_s": pair.ttft_log_sd, "tpot_s": pair.tpot_log_sd}
+    errors |= dict.fromkeys(THROUGHPUTS, pair.throughput_log_sd)
     out = {}
     for name, log_sd in errors.items():
         value, spread = float(getattr(pair, name)[0]), float(np.exp(Z90 * log_sd[0]))
@@ -329,7 +316,7 @@ def predicted_means(study: Study, plan: PlanResult, result: BenchResult) -> dict
 def predicted_pool_latencies(study: Study, plan: PlanResult, result: BenchResult) -> list[tuple[str, Likely, float]]:
     """Name, prediction and measurement of what is simulated, as `predicted_latencies`."""
     reported = result.reported
-    measured = {key: value for key in COMPARED if (value := reported.latencies.get(key, 0.0)) > 0.0}
+    measured = measured_percentiles(result)
     if not measured:
         return []
     count = int(min(max(reported.completed, 1.0), MOST_REQUESTS))

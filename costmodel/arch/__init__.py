@@ -7,6 +7,7 @@ from costmodel.arch.catalog import (
     load_model,
     model_names,
     short_names,
+    stored_dtypes,
     stored_in,
     with_dtypes,
 )
@@ -40,6 +41,7 @@ __all__ = [
     "read_config",
     "read_config_file",
     "short_names",
+    "stored_dtypes",
     "stored_in",
     "total_params",
     "weight_bytes",

@@ -195,7 +195,5 @@ def _most_common_dtypes(arch: Arch) -> WeightDtypes:
     most = {kind: found.most_common(1)[0][0] for kind, found in sizes.items() if found}
     plain = arch.activation_dtype
     return WeightDtypes(
-        **{kind: most.get(kind, plain) for kind in sizes},
-        embedding=arch.embedding_dtype,
-        **{HEAD: arch.lm_head_dtype},
+        **{kind: most.get(kind, plain) for kind in sizes}, embedding=arch.embedding_dtype, **{HEAD: arch.lm_head_dtype}
     )

@@ -37,8 +37,6 @@ class AttentionKind(StrEnum):
     """State-space layers (Mamba), whose state does not grow."""
 
 
-STATE_BYTES = 4.0
-"""Delta rules keep their state in fp32 (Qwen3-Next: `mamba_ssm_dtype`)."""
 INDEX_BYTES = 1.0
 """The keys of an index are kept in fp8 (DeepSeek-V3.2 report, section 2.1)."""
 
@@ -202,6 +200,7 @@ class Compressed(Attention):
     NOT_ZERO: ClassVar[frozenset[str]] = frozenset(("ratio", "output_groups"))
     EXTRA_KERNELS: ClassVar[str] = "mla_s"
 
+    kind: AttentionKind = AttentionKind.COMPRESSED
     head_dim: Size
     q_rank: Size
     output_groups: Size
@@ -261,15 +260,12 @@ class Recurrent(Attention):
     value_dim: Size
     conv: Size = 0
     """Tokens of a short convolution over the projections; 0 where there is none."""
+    state_bytes: Size = 2
+    """Of a value of the state: engines keep it in the model's dtype unless the checkpoint says otherwise."""
 
     @property
     def conv_channels(self) -> Size:
         """Projections that the convolution runs over."""
-        raise NotImplementedError
-
-    @property
-    def state_value_bytes(self) -> Size:
-        """Bytes of a value of the state."""
         raise NotImplementedError
 
     def widest_activation(self, hidden: Size, cut: Cut) -> Size:  # noqa: ARG002  # of the base
@@ -278,7 +274,7 @@ class Recurrent(Attention):
 
     def cache_bytes(self, tokens: Size, cut: Cut, kv_bytes: Size, activation_bytes: Size) -> Size:  # noqa: ARG002
         """The state, and the last projections for the convolution."""
-        state = self.heads / cut.attn_tp * (self.key_dim * self.value_dim * self.state_value_bytes)
+        state = self.heads / cut.attn_tp * (self.key_dim * self.value_dim * self.state_bytes)
         conv = self.conv_channels / cut.attn_tp * np.maximum(self.conv - 1.0, 0.0) * activation_bytes
         return state + conv
 
@@ -294,6 +290,9 @@ class Linear(Recurrent):
     `heads` are those of values; keys may have fewer.
     """
 
+    kind: AttentionKind = AttentionKind.LINEAR
+    state_bytes: Size = 4
+    """Delta rules keep their state in fp32 (Qwen3-Next: `mamba_ssm_dtype`)."""
     key_heads: Size
     gate: Size = 0
     """Width of all gates that are projected from the hidden size: output, decay, rate."""
@@ -308,11 +307,6 @@ class Linear(Recurrent):
     def conv_channels(self) -> Size:
         """Queries, keys and values."""
         return 2.0 * self.key_heads * self.key_dim + self.heads * self.value_dim
-
-    @property
-    def state_value_bytes(self) -> Size:
-        """Of fp32."""
-        return STATE_BYTES
 
     def matrices(self, hidden: Size, cut: Cut) -> tuple[Matrix, ...]:
         """Queries, keys, values and gates in one; output."""
@@ -338,10 +332,9 @@ class StateSpace(Recurrent):
     `heads` x `value_dim` is the inner width, `key_dim` the size of the state.
     """
 
+    kind: AttentionKind = AttentionKind.SSM
     groups: Size = 1
     """Of the state's inputs and outputs."""
-    state_bytes: Size = 2
-    """Of a value of the state: engines keep it in the model's dtype unless the checkpoint says otherwise."""
     dt_rank: Size = 0
     """Mamba-1: rank of the step size's projection; 0 with Mamba-2, which projects it with the rest."""
 
@@ -350,11 +343,6 @@ class StateSpace(Recurrent):
         """The inner width, with Mamba-2 also the state's inputs and outputs."""
         inputs = np.where(np.asarray(self.dt_rank) > 0, 0.0, 2.0 * self.groups * self.key_dim)
         return self.heads * self.value_dim + inputs
-
-    @property
-    def state_value_bytes(self) -> Size:
-        """As the checkpoint says."""
-        return self.state_bytes
 
     def matrices(self, hidden: Size, cut: Cut) -> tuple[Matrix, ...]:
         """Inputs, gate and steps in one; with Mamba-1 steps and the state's inputs of their own; output."""

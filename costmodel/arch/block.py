@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 import numpy as np
@@ -16,64 +17,53 @@ from numpy.typing import NDArray
 Size = float | NDArray[np.float64]
 """A number of one model, or a column over plans."""
 
-ATTENTION, DENSE, EXPERTS, SHARED, ROUTER, HEAD = (
-    "attention",
-    "dense_ffn",
-    "experts",
-    "shared_experts",
-    "router",
-    "lm_head",
-)
+ATTENTION, DENSE, EXPERTS = "attention", "dense_ffn", "experts"
+SHARED, ROUTER, HEAD = "shared_experts", "router", "lm_head"
 """Weight kinds: what a dtype is asked for, and what a report sums weights by."""
 
 
 class Cut(Protocol):
-    """How a layer is cut over ranks; a `Layout`, columns of layouts, or `ONE_RANK`."""
+    """How a layer is cut over ranks; a `Layout`, columns of layouts, or `Shards`."""
 
     @property
     def attn_tp(self) -> Size:
         """Shards of attention heads."""
-        ...
 
     @property
     def attn_cp(self) -> Size:
         """Shards of a prompt's tokens."""
-        ...
 
     @property
     def dcp(self) -> Size:
         """Shards of the cache over TP ranks."""
-        ...
 
     @property
     def moe_tp(self) -> Size:
         """Shards of every expert."""
-        ...
 
     @property
     def moe_ep(self) -> Size:
         """Groups of experts."""
-        ...
 
     @property
     def redundant_experts(self) -> Size:
         """Copies of experts over all groups."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OneRank:
-    """A model that is not cut at all."""
+class Shards:
+    """A cut by itself, without a layout: not cut at all where nothing is said."""
 
-    attn_tp: int = 1
-    attn_cp: int = 1
-    dcp: int = 1
-    moe_tp: int = 1
-    moe_ep: int = 1
-    redundant_experts: int = 0
+    attn_tp: Size = 1
+    attn_cp: Size = 1
+    dcp: Size = 1
+    moe_tp: Size = 1
+    moe_ep: Size = 1
+    redundant_experts: Size = 0
 
 
-ONE_RANK = OneRank()
+ONE_RANK = Shards()
+"""A model that is not cut."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +125,7 @@ class Block:
         return replace(self, dtypes=tuple((m.name, choose(m)) for m in self.matrices(1, ONE_RANK)))
 
     @classmethod
+    @lru_cache(maxsize=64)
     def size_fields(cls) -> tuple[str, ...]:
         """Names of the fields that become columns."""
         return tuple(f.name for f in fields(cls) if f.type == "Size")

@@ -22,19 +22,11 @@ from costmodel.errors import InputError
 
 _DATA = files("costmodel.arch") / "catalog_data"
 _SUFFIX_DTYPES = {
-    "fp8": "fp8",
-    "fp4": "nvfp4",
-    "nvfp4": "nvfp4",
+    **dict.fromkeys(("fp8", "fp8-dynamic"), "fp8"),
+    **dict.fromkeys(("fp4", "nvfp4"), "nvfp4"),
     "mxfp4": "mxfp4",
-    "awq": "int4",
-    "gptq": "int4",
-    "gptq-int4": "int4",
-    "int4": "int4",
-    "w4a16": "int4",
-    "quantized.w4a16": "int4",
-    "fp8-dynamic": "fp8",
-    "w8a8": "int8",
-    "int8": "int8",
+    **dict.fromkeys(("awq", "gptq", "gptq-int4", "int4", "w4a16", "quantized.w4a16"), "int4"),
+    **dict.fromkeys(("w8a8", "int8"), "int8"),
     "bf16": "bf16",
 }
 _SAME = r"(-(instruct|base|it|hf|chat|thinking|v0\.1|v0\.3|\d{4}|v\d))+$"
@@ -159,6 +151,11 @@ def stored_in(arch: Arch, dtype: str | None) -> Arch:
     return with_dtypes(arch, gemm_dtype=dtype, moe_dtype=dtype)
 
 
+def stored_dtypes(arch: Arch, dtype: str | None) -> set[str]:
+    """Dtypes of the matrices of all layers of `stored_in`, embeddings and output head not counted."""
+    return {own for group in stored_in(arch, dtype).groups for _, own in group.block.dtypes}
+
+
 def least_weight_bytes(arch: Arch, dtypes: Sequence[str | None]) -> float:
     """Bytes of the weights in the one of some dtypes (None: as the checkpoint has them) that takes the least."""
     return min(weight_bytes(stored_in(arch, dtype)) for dtype in dtypes)
@@ -186,9 +183,7 @@ def with_dtypes(
     for layer in arch.layers:
         if layer not in known:
             known[layer] = replace(
-                layer,
-                attention=tuple(change(b) for b in layer.attention),
-                ffn=tuple(change(b) for b in layer.ffn),
+                layer, attention=tuple(change(b) for b in layer.attention), ffn=tuple(change(b) for b in layer.ffn)
             )
     layers = tuple(known[layer] for layer in arch.layers)
     return replace(arch, layers=layers, kv_dtype=kv_dtype or arch.kv_dtype)

@@ -2,7 +2,8 @@
 
 The runs update the cell's residual (`costmodel.calibration.residual`) by Bayes' rule for a linear model: the shared
 part moves as far as the runs agree and its variance allows, and what they tell shrinks the interval. Nothing is
-refitted, so that five runs cannot spoil what fifteen hundred have taught.
+refitted, so that five runs cannot spoil what fifteen hundred have taught. How much slower or quicker these servers are
+as a whole is theirs alone: where the runs say so together, their level counts for more than what was known of it.
 """
 
 from __future__ import annotations
@@ -27,7 +28,12 @@ LEAST_RUNS = 5
 MAX_PROFILE_BYTES = 10_000_000
 OUTLIER = 2.5
 OUTLIERS_FRAC = 0.25
+LEVEL_VARIANCES = np.concatenate([[0.0], np.geomspace(1e-4, 4.0, 60)])
+"""Variances of the log that are tried for a level of the user's own: of one per cent to a factor of seven."""
+LEVEL_COST = 1.0
+"""Log-likelihood that one more parameter costs (Akaike, 1974): with less to gain there is no level of their own."""
 VALUES = len(FEATURES) + len(TRIANGLE)
+_ONE = FEATURES.index("one")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +61,10 @@ def posterior(
 ) -> tuple[float, ...]:
     """What runs teach of a cell.
 
+    Servers of one user may be slower or quicker throughout than those that were measured, by more than these differ.
+    The variance of such a level is the one under which the runs are likeliest, none unless they gain by `LEVEL_COST`
+    (an empirical Bayes estimate; Efron, Large-Scale Inference, 2010, chapter 1), and is added to what is not known.
+
     A run that is more than `OUTLIER` standard deviations from what the others say of it, such as one whose KV cache ran
     full, gets its deviation as a standard deviation of its own, so that one cannot outvote the rest (weights as of a
     redescending M-estimator; Huber and Ronchetti, Robust Statistics, 2009, section 4.8). The furthest is dealt with
@@ -73,18 +83,32 @@ def posterior(
     same = deployments[:, None] == deployments[None, :]
     kernel = phi.T @ spread @ phi + same * (phi.T @ (prior.own[0][:, None] * phi))
     kernel[np.diag_indices_from(kernel)] += prior.noise[0]
+    surprise = log_error - phi.T @ mean
+    level = _level_variance(kernel, surprise)
     for _ in range(int(OUTLIERS_FRAC * len(log_error))):
-        inverse = np.linalg.inv(kernel)
+        inverse = np.linalg.inv(kernel + level)
         left_out_variance = 1.0 / np.diag(inverse)
-        left_out = (inverse @ (log_error - phi.T @ mean)) * left_out_variance
+        left_out = (inverse @ surprise) * left_out_variance
         worst = int(np.argmax(left_out**2 / left_out_variance))
         if left_out[worst] ** 2 <= OUTLIER**2 * left_out_variance[worst]:
             break
         kernel[worst, worst] += left_out[worst] ** 2
-    gain = np.linalg.solve(kernel, phi.T @ spread).T
-    moved = mean + gain @ (log_error - phi.T @ mean)
+        level = _level_variance(kernel, surprise)
+    spread[_ONE, _ONE] += level
+    gain = np.linalg.solve(kernel + level, phi.T @ spread).T
+    moved = mean + gain @ surprise
     left = spread - gain @ phi.T @ spread
     return (*(float(m) for m in moved), *(float(left[i, j]) for i, j in TRIANGLE))
+
+
+def _level_variance(kernel: Floats, surprise: Floats) -> float:
+    """The variance of a level that all runs share, beside `kernel`, under which `surprise` is likeliest."""
+    by_kernel = np.linalg.solve(kernel, np.stack([np.ones(len(surprise)), surprise], axis=1))
+    precision, told = by_kernel[:, 0].sum(), by_kernel[:, 1].sum()
+    # determinant and inverse of a matrix and one of rank 1 (Sherman and Morrison)
+    shrunk = 1.0 + LEVEL_VARIANCES * precision
+    gained = 0.5 * (LEVEL_VARIANCES * told**2 / shrunk - np.log(shrunk)) - LEVEL_COST * (LEVEL_VARIANCES > 0.0)
+    return float(LEVEL_VARIANCES[np.argmax(gained)])
 
 
 def profile_text(profile: Profile) -> str:

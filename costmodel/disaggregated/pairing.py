@@ -98,6 +98,7 @@ def joined_service(  # noqa: PLR0913  # one for each thing that nothing else fol
         ttft_log_sd=prefill.log_sd,
         tpot_log_sd=decode.log_sd,
         throughput_log_sd=np.maximum(prefill.rate_log_sd, decode.rate_log_sd),
+        spare_log=np.full_like(ttft_s, np.inf),
         transfer_s=transfer,
     )
 

@@ -1,8 +1,8 @@
 """What the calibration knows of plans' errors: how it moves an estimate, how sure it leaves it, and joint draws.
 
 The residuals (`costmodel.calibration.residual`) are of the logs of TTFT and TPOT. They move TTFT but for the wait for
-KV room, and TPOT; in a closed loop throughput follows (Little's law), and the wait with it, as the requests that wait
-are served at the pace of those that run.
+others to end, and TPOT; in a closed loop throughput follows (Little's law), and the wait with it, as the requests that
+wait are served at the pace of those that run.
 """
 
 from __future__ import annotations
@@ -59,8 +59,9 @@ class Latencies:
     """What a request takes in a closed loop. Arrays of one shape, or of shapes that broadcast."""
 
     first_s: Floats
-    """Mean TTFT but for the wait for KV room."""
-    kv_wait_s: Floats
+    """Mean TTFT but for that wait."""
+    wait_s: Floats
+    """For others to end: for KV room, or in front of a replica that serves no more."""
     longest_extra_s: Floats
     """What the longest prompt takes beyond that."""
     tpot_s: Floats
@@ -70,7 +71,7 @@ class Latencies:
     @property
     def ttft_s(self) -> Floats:
         """Mean TTFT, the wait included."""
-        return self.first_s + self.kv_wait_s
+        return self.first_s + self.wait_s
 
     @property
     def ttft_longest_s(self) -> Floats:
@@ -84,7 +85,7 @@ class Latencies:
 
     @property
     def running_s(self) -> Floats:
-        """Time of a request once it has KV room."""
+        """Time of a request once it need not wait."""
         return self.first_s + self.outputs * self.tpot_s
 
     @property
@@ -100,8 +101,8 @@ class Latencies:
             longest_extra_s=self.longest_extra_s * ttft_factor,
             tpot_s=self.tpot_s * tpot_factor,
         )
-        wait = self.kv_wait_s * (moved.running_s / self.running_s)
-        return replace(moved, kv_wait_s=wait), self.running_s / moved.running_s
+        wait = self.wait_s * (moved.running_s / self.running_s)
+        return replace(moved, wait_s=wait), self.running_s / moved.running_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +110,7 @@ class Correction:
     """What the residuals make of an estimate. Arrays have shape `(num_plans,)` or `(1,)`."""
 
     ttft_factor: Floats
-    """Of all parts of TTFT but the wait for KV room."""
+    """Of TTFT but for the wait for others to end."""
     tpot_factor: Floats
     ttft_log_sd: Floats
     tpot_log_sd: Floats

@@ -1,8 +1,8 @@
-"""The normal distribution function over arrays, a table of the standard library's interpolated, and quantiles."""
+"""The normal distribution function over arrays, a table of it interpolated, and quantiles."""
 
 from __future__ import annotations
 
-from statistics import NormalDist
+from math import erf, sqrt
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from costmodel.plan.columns import Floats
 Z90 = 1.2815515655446004
 """Quantile of the standard normal distribution at 0.9: `exp(±Z90 sd)` are the ends of an 80 % interval."""
 _POINTS = np.linspace(-8.0, 8.0, 3201)
-_VALUES = np.array([NormalDist().cdf(x) for x in _POINTS])
+_VALUES = np.array([0.5 * (1.0 + erf(x / sqrt(2.0))) for x in _POINTS.tolist()])
 _FAR = 40.0
 """Standard deviations beyond which nothing is."""
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(8)

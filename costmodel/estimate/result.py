@@ -53,6 +53,8 @@ class Service:
     """Standard deviation of log(measured / estimate); 0 where only the formulas were evaluated."""
     tpot_log_sd: Floats
     throughput_log_sd: Floats
+    spare_log: Floats
+    """Log of what is served at most over what comes; infinite where requests come as others end, or come unserved."""
 
     @property
     def total_tokens_per_s_per_gpu(self) -> Floats:
@@ -201,9 +203,10 @@ def steady_estimate(
     layout: LayoutColumns, load: Load, memory: Memory, state: SteadyState, correction: Correction
 ) -> Estimate:
     """The estimate of plans in the state that they settle into, the residuals in it."""
+    wait_s = state.ttft_parts_s["kv_wait"] + state.backlog_s
     formula = Latencies(
-        first_s=state.ttft_s - state.ttft_parts_s["kv_wait"],
-        kv_wait_s=state.ttft_parts_s["kv_wait"],
+        first_s=state.ttft_s - wait_s,
+        wait_s=wait_s,
         longest_extra_s=state.ttft_longest_s - state.ttft_s,
         tpot_s=state.tpot_s,
         outputs=np.maximum(load.osl - 1.0, 0.0),
@@ -215,7 +218,9 @@ def steady_estimate(
         correction, ttft_factor=correction.ttft_factor * slower, tpot_factor=correction.tpot_factor * slower
     )
     moved, throughput_factor = formula.moved(correction.ttft_factor, correction.tpot_factor)
-    parts = {name: s * correction.ttft_factor for name, s in state.ttft_parts_s.items()} | {"kv_wait": moved.kv_wait_s}
+    parts = {name: s * correction.ttft_factor for name, s in state.ttft_parts_s.items()}
+    parts["queue"] = parts["queue"] + state.backlog_s * (1.0 / throughput_factor - correction.ttft_factor)
+    parts["kv_wait"] = state.ttft_parts_s["kv_wait"] / throughput_factor
     ttft = np.asarray(sum(parts.values()))
     rate = state.requests_per_s * throughput_factor
     kv = memory.kv_bytes(np.minimum(state.running_per_rank, load.max_num_seqs))
@@ -225,7 +230,7 @@ def steady_estimate(
         ttft_longest_s=ttft + moved.longest_extra_s,
         tpot_s=moved.tpot_s,
         e2e_s=ttft + moved.outputs * moved.tpot_s,
-        kv_wait_s=moved.kv_wait_s,
+        kv_wait_s=parts["kv_wait"],
         **throughputs(rate, load.isl, load.osl, stage_gpus=layout.replicas * layout.width),
         gpus=layout.replicas * layout.pp * layout.width,
         memory_util_frac=(memory.fixed_bytes + kv) / memory.hbm_bytes,
@@ -234,6 +239,7 @@ def steady_estimate(
         ttft_log_sd=correction.ttft_log_sd,
         tpot_log_sd=correction.tpot_log_sd,
         throughput_log_sd=correction.throughput_log_sd(moved.first_share),
+        spare_log=np.array([np.inf]),
     )
     return build_estimate(
         service,

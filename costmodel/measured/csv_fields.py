@@ -6,22 +6,22 @@ import csv
 import io
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TypeAlias, TypeVar
+from typing import TypeVar
 
 from costmodel.arch import Arch, load_model, read_config_file, with_dtypes
 from costmodel.dtypes import BYTES_PER_WEIGHT, storage
 from costmodel.engine import CacheDtype, EngineTraits
 from costmodel.errors import InputError, Problem
+from costmodel.estimate.batch import PlanEntry
 from costmodel.files import read_file
-from costmodel.hardware import Gpu, load_gpu
+from costmodel.hardware import Cluster, Gpu, load_gpu
+from costmodel.measured.benchmark_recipes import AS_CHECKPOINT
 from costmodel.plan.layout import Layout
 
 Measured = TypeVar("Measured")
-ReadRow: TypeAlias = Callable[
-    [Mapping[str, str], str, EngineTraits | None, Arch | None, Gpu | None, list[Problem]], Measured | None
-]
 MAX_ROWS = 5_000
 MAX_RUNS_BYTES = 50_000_000
 """Every run is held against every other: memory and time rise with the square of their number."""
@@ -86,71 +86,98 @@ class ModelFolder:
         return load_model(name) if file is None else read_config_file(file)
 
 
-def _dtype(name: str) -> str | None:
-    return _DTYPE_NAMES.get(name, name) or None
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """What a row says was measured."""
 
+    engine: EngineTraits
+    arch: Arch
+    gpu: Gpu
 
-def read_arch(
-    row: Mapping[str, str],
-    at: str,
-    known: ModelFolder,
-    cells: dict[tuple[str, str, str], Arch | None],
-    problems: list[Problem],
-) -> Arch | None:
-    """The model of a row with the dtypes that it names; None, and a problem, where it is empty or not known.
+    def entry(self, layout: Layout, kv_dtype: str | None, precision: str, engine_version: str | None) -> PlanEntry:
+        """A layout's plan; a cache dtype that is not recorded is inferred from which runs queue for KV room.
 
-    A precision stands for the dtypes of weights where the row has none of its own, and it is a quantised one.
-    """
-    if not row["model"]:
-        problems.append(Problem(path=at, message="model must not be empty"))
-        return None
-    dtypes = row.get("gemm_dtype", ""), row.get("moe_dtype", "")
-    precision = row.get("precision", "")
-    if precision not in PRECISIONS:
-        names = ", ".join(filter(None, PRECISIONS))
-        message = f"precision must be one of {names}, or empty for the checkpoint's own, got {precision!r}"
-        if message not in {p.message for p in problems}:
-            problems.append(Problem(path=at, message=message))
-        return None
-    if not any(dtypes):
-        dtypes = (PRECISIONS[precision],) * 2
-    key = (row["model"], *dtypes)
-    if key in cells:
-        return cells[key]
-    cells[key] = None
-    try:
-        arch = known.load(row["model"])
-    except InputError as error:
-        said = {p.message for p in problems}
-        found = [Problem(path=at, message=f"{p.path}: {p.message}") for p in error.problems]
-        problems += [p for p in found if p.message not in said]
-        return None
-    gemm, moe = _dtype(key[1]), _dtype(key[2])
-    bad = [d for d in (gemm, moe) if d is not None and d not in BYTES_PER_WEIGHT]
-    if bad:
-        problems.append(
-            Problem(path=at, message=f"dtype must be one of {', '.join(BYTES_PER_WEIGHT)}, got {', '.join(bad)}")
+        Checkpoints in FP8 blocks ask for no FP8 cache, but published recipes for Blackwell set one.
+        """
+        if kv_dtype is None and self.engine.quantised_cache is not CacheDtype.ACTIVATIONS:
+            blocks = self.arch.dtypes.attention == "fp8_block" and not self.gpu.generation.startswith("blackwell")
+            if precision in ("fp8", "fp4") and not (blocks and self.engine.quantised_cache is CacheDtype.CHECKPOINT):
+                kv_dtype = "fp8"
+        return PlanEntry(
+            arch=self.arch,
+            cluster=Cluster(gpus=layout.gpus, gpu=self.gpu, gpus_per_node=self.gpu.gpus_per_node),
+            engine=self.engine,
+            layout=layout,
+            kv_dtype=None if kv_dtype == AS_CHECKPOINT else kv_dtype,
+            engine_version=engine_version,
         )
-        return None
-    if moe == "nvfp4" and storage(arch.dtypes.experts).base == "mxfp4":
-        # benchmarks call any run in FP4 so (gpt-oss): no engine makes NVFP4 of a checkpoint that is trained in MXFP4
-        gemm = moe = None
-    cells[key] = with_dtypes(arch, gemm_dtype=gemm, moe_dtype=moe)
-    return cells[key]
 
 
-def read_gpu(name: str, at: str, clusters: dict[str, Gpu | None], problems: list[Problem]) -> Gpu | None:
-    """The GPU of that name; None, and a problem, where there is none or it is not known."""
-    if not name:
-        problems.append(Problem(path=at, message="gpu must not be empty"))
-        return None
-    if name not in clusters:
-        clusters[name] = None
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """A row's cells by column, its place in the file, and the file's problems, to which its own are added."""
+
+    cells: Mapping[str, str]
+    at: str
+    problems: list[Problem]
+
+    def problem(self, message: str) -> None:
+        """Add one."""
+        self.problems.append(Problem(path=self.at, message=message))
+
+    def text(self, name: str) -> str:
+        """What is in a column; empty where the file has no such column."""
+        return self.cells.get(name, "")
+
+    def number(self, name: str, default: float | None = None) -> float:
+        """A positive number; 1, and a problem, where it is none."""
+        text = self.text(name)
+        if not text and default is not None:
+            return default
         try:
-            clusters[name] = load_gpu(name, "Describe it in [cluster.gpu] of a study, and give that with --study")
-        except InputError as error:
-            problems += [Problem(path=at, message=f"{p.path}: {p.message}") for p in error.problems]
-    return clusters[name]
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value) or value <= 0:
+            self.problem(f"{name} must be a positive number, got {text!r}")
+            return 1.0
+        return value
+
+    def seconds(self, name: str) -> float:
+        """Seconds of a column of milliseconds; NaN where it is empty."""
+        return self.number(name) * 1e-3 if self.text(name) else math.nan
+
+    def setting(self, name: str) -> float | None:
+        """A server's setting where the file has it; 0 stands for off."""
+        text = self.text(name)
+        return None if not text else 0.0 if text.strip("0.") == "" else self.number(name)
+
+    def layout(self, arch: Arch) -> Layout | None:
+        """The layout on one node; None, and a problem, where its degrees do not fit."""
+        pp, attn_tp, attn_dp = (int(self.number(name, 1.0)) for name in ("pp", "attn_tp", "attn_dp"))
+        moe_tp, moe_ep = 1, 1
+        if self.text("moe_tp") or self.text("moe_ep"):
+            moe_tp, moe_ep = (int(self.number(name, 1.0)) for name in ("moe_tp", "moe_ep"))
+        elif arch.is_moe:
+            # engines split experts as they split attention, unless they are told otherwise
+            moe_tp = attn_tp * attn_dp
+        if arch.is_moe and moe_tp * moe_ep != attn_tp * attn_dp:
+            self.problem(f"attn_tp x attn_dp must equal moe_tp x moe_ep, got {attn_tp * attn_dp} and {moe_tp * moe_ep}")
+            return None
+        layers = arch.num_hidden_layers
+        if pp > layers:
+            self.problem(f"pp must be at most the model's {layers} layers, got {pp}")
+            return None
+        return Layout(
+            # dense models: data parallelism is independent servers that share the load
+            replicas=1 if arch.is_moe else attn_dp,
+            pp=pp,
+            attn_tp=attn_tp,
+            attn_dp=attn_dp if arch.is_moe else 1,
+            moe_tp=moe_tp if arch.is_moe else 1,
+            moe_ep=moe_ep if arch.is_moe else 1,
+            stage_layers=tuple(layers // pp + (1 if i < layers % pp else 0) for i in range(pp)),
+        )
 
 
 def read_servers(
@@ -158,30 +185,31 @@ def read_servers(
     required: Sequence[str],
     engines: Mapping[str, EngineTraits],
     models: Path | None,
-    read: ReadRow[Measured],
+    read: Callable[[Row, Server | None], Measured | None],
     own_gpus: Mapping[str, Gpu],
 ) -> tuple[Measured, ...]:
-    """What `read` makes of each row of a CSV, given its place in the file and the engine, model and GPU that it names.
+    """What `read` makes of each row of a CSV and its server.
 
     `own_gpus`: by name, GPUs that go before the catalog's.
 
-    Of these three, what is not known is None and a problem: `read` says what else is wrong and returns None.
+    Where its engine, model or GPU is not known there is a problem and no server: `read` adds what else is wrong with
+    the row to its problems and returns None.
 
     Raises:
         InputError: every row and column that cannot be read; unknown models and GPUs once each, where they come first.
     """
     problems: list[Problem] = []
     known = ModelFolder(models)
-    cells: dict[tuple[str, str, str], Arch | None] = {}
+    archs: dict[tuple[str, str, str], Arch | None] = {}
     gpus: dict[str, Gpu | None] = dict(own_gpus)
     out = []
-    for line, row in enumerate(read_rows(path, required), start=2):
-        at, engine = f"{path}:{line}", engines.get(row["engine"])
-        arch, gpu = read_arch(row, at, known, cells, problems), read_gpu(row["gpu"], at, gpus, problems)
+    for line, cells in enumerate(read_rows(path, required), start=2):
+        row, engine = Row(cells=cells, at=f"{path}:{line}", problems=problems), engines.get(cells["engine"])
+        arch, gpu = _arch(row, known, archs), _gpu(row, gpus)
         if engine is None:
-            message = f"engine must be one of {', '.join(engines)}, got {row['engine']!r}"
-            problems.append(Problem(path=at, message=message))
-        found = read(row, at, engine, arch, gpu, problems)
+            row.problem(f"engine must be one of {', '.join(engines)}, got {cells['engine']!r}")
+        server = None if engine is None or arch is None or gpu is None else Server(engine=engine, arch=arch, gpu=gpu)
+        found = read(row, server)
         if found is not None:
             out.append(found)
     if problems:
@@ -189,70 +217,59 @@ def read_servers(
     return tuple(out)
 
 
-def read_number(
-    row: Mapping[str, str], name: str, at: str, problems: list[Problem], default: float | None = None
-) -> float:
-    """A positive number of a row; 1, and a problem, where it is none."""
-    text = row.get(name, "")
-    if not text and default is not None:
-        return default
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value) or value <= 0:
-        problems.append(Problem(path=at, message=f"{name} must be a positive number, got {text!r}"))
-        return 1.0
-    return value
+def _arch(row: Row, known: ModelFolder, archs: dict[tuple[str, str, str], Arch | None]) -> Arch | None:
+    """The model of a row with the dtypes that it names; None, and a problem, where it is empty or not known.
 
-
-def read_ms(row: Mapping[str, str], name: str, at: str, problems: list[Problem]) -> float:
-    """Seconds of a column of milliseconds; NaN where it is empty."""
-    return read_number(row, name, at, problems) * 1e-3 if row.get(name) else math.nan
-
-
-def read_layout(row: Mapping[str, str], at: str, arch: Arch, problems: list[Problem]) -> Layout | None:
-    """The layout of a row on one node; None, and a problem, where its degrees do not fit."""
-    whole = {n: int(read_number(row, n, at, problems, 1.0)) for n in ("pp", "attn_tp", "attn_dp")}
-    width = whole["attn_tp"] * whole["attn_dp"]
-    said = any(row.get(name) for name in ("moe_tp", "moe_ep"))
-    # engines split experts as they split attention, unless they are told otherwise
-    given = [int(read_number(row, n, at, problems, 1.0)) for n in ("moe_tp", "moe_ep")] if said else [width, 1]
-    moe = (given[0], given[1]) if arch.is_moe else (1, 1)
-    if arch.is_moe and moe[0] * moe[1] != width:
-        problems.append(
-            Problem(path=at, message=f"attn_tp x attn_dp must equal moe_tp x moe_ep, got {width} and {moe[0] * moe[1]}")
-        )
-        return None
-    layers, pp = arch.num_hidden_layers, whole["pp"]
-    if pp > layers:
-        problems.append(Problem(path=at, message=f"pp must be at most the model's {layers} layers, got {pp}"))
-        return None
-    # dense models: data parallelism is independent servers that share the load
-    replicas = 1 if arch.is_moe else whole["attn_dp"]
-    return Layout(
-        replicas=replicas,
-        pp=pp,
-        attn_tp=whole["attn_tp"],
-        attn_dp=whole["attn_dp"] if arch.is_moe else 1,
-        moe_tp=moe[0],
-        moe_ep=moe[1],
-        stage_layers=tuple(layers // pp + (1 if i < layers % pp else 0) for i in range(pp)),
-    )
-
-
-def read_setting(row: Mapping[str, str], name: str, at: str, problems: list[Problem]) -> float | None:
-    """A server's setting where the file has it; 0 stands for off."""
-    text = row.get(name, "")
-    return None if not text else 0.0 if text.strip("0.") == "" else read_number(row, name, at, problems)
-
-
-def inferred_kv_dtype(arch: Arch, gpu: Gpu, engine: EngineTraits, precision: str) -> str | None:
-    """Cache dtype, which such files do not record, inferred from which runs queue for KV room.
-
-    Checkpoints in FP8 blocks ask for no FP8 cache, but published recipes for Blackwell set one.
+    A precision stands for the dtypes of weights where the row has none of its own, and it is a quantised one.
     """
-    if engine.quantised_cache is CacheDtype.ACTIVATIONS or precision not in ("fp8", "fp4"):
+    if not row.text("model"):
+        row.problem("model must not be empty")
         return None
-    blocks = arch.dtypes.attention == "fp8_block" and not gpu.generation.startswith("blackwell")
-    return None if blocks and engine.quantised_cache is CacheDtype.CHECKPOINT else "fp8"
+    dtypes = row.text("gemm_dtype"), row.text("moe_dtype")
+    precision = row.text("precision")
+    if precision not in PRECISIONS:
+        names = ", ".join(filter(None, PRECISIONS))
+        message = f"precision must be one of {names}, or empty for the checkpoint's own, got {precision!r}"
+        if message not in {p.message for p in row.problems}:
+            row.problem(message)
+        return None
+    if not any(dtypes):
+        dtypes = (PRECISIONS[precision],) * 2
+    key = (row.text("model"), *dtypes)
+    if key in archs:
+        return archs[key]
+    archs[key] = None
+    try:
+        arch = known.load(row.text("model"))
+    except InputError as error:
+        said = {p.message for p in row.problems}
+        for message in (f"{p.path}: {p.message}" for p in error.problems):
+            if message not in said:
+                row.problem(message)
+        return None
+    gemm, moe = (_DTYPE_NAMES.get(name, name) or None for name in dtypes)
+    bad = [d for d in (gemm, moe) if d is not None and d not in BYTES_PER_WEIGHT]
+    if bad:
+        row.problem(f"dtype must be one of {', '.join(BYTES_PER_WEIGHT)}, got {', '.join(bad)}")
+        return None
+    if moe == "nvfp4" and storage(arch.dtypes.experts).base == "mxfp4":
+        # benchmarks call any run in FP4 so (gpt-oss): no engine makes NVFP4 of a checkpoint that is trained in MXFP4
+        gemm = moe = None
+    archs[key] = with_dtypes(arch, gemm_dtype=gemm, moe_dtype=moe)
+    return archs[key]
+
+
+def _gpu(row: Row, gpus: dict[str, Gpu | None]) -> Gpu | None:
+    """The GPU of a row; None, and a problem, where it is empty or not known."""
+    name = row.text("gpu")
+    if not name:
+        row.problem("gpu must not be empty")
+        return None
+    if name not in gpus:
+        gpus[name] = None
+        try:
+            gpus[name] = load_gpu(name, "Describe it in [cluster.gpu] of a study, and give that with --study")
+        except InputError as error:
+            for found in error.problems:
+                row.problem(f"{found.path}: {found.message}")
+    return gpus[name]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -97,12 +98,10 @@ def contradiction(run: Run) -> Contradiction | None:
     dtype = arch.dtypes.experts if arch.is_moe else arch.dtypes.dense_ffn
     peak = gpus * gpu.peak_flops_per_s[compute_dtype(dtype, gpu.peak_flops_per_s)]
     prompt_s = 2.0 * active * run.mean_isl * (1.0 - run.prefix_hit_frac) / peak
+    of_ttft = partial(Contradiction, run=run.id, column="ttft_ms", measured_s=run.ttft_s)
     if np.isfinite(run.ttft_s) and run.ttft_s < prompt_s:
-        return Contradiction(
-            run=run.id,
+        return of_ttft(
             rule="TTFT is below the prompt's time at the GPUs' peak",
-            column="ttft_ms",
-            measured_s=run.ttft_s,
             bound_s=prompt_s,
             because="a prompt's products with the weights, at the GPUs' peak",
             or_else="were prompts in a prefix cache",
@@ -111,11 +110,8 @@ def contradiction(run: Run) -> Contradiction | None:
     running_s = (run.mean_osl - 1.0) * run.tpot_s
     longest_s = max(WAITS_PER_RUN * running_s, WAITS_PER_PROMPTS * prompts_s)
     if run.ttft_s > longest_s and run.concurrency <= WAITING_IN_FLIGHT:
-        return Contradiction(
-            run=run.id,
+        return of_ttft(
             rule="TTFT is a multiple of the time that requests run and of their prompts",
-            column="ttft_ms",
-            measured_s=run.ttft_s,
             bound_s=longest_s,
             because=f"{WAITS_PER_RUN:g} times what a request then runs, or {WAITS_PER_PROMPTS:g} times all prompts",
         )

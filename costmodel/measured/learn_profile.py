@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import log
 
 import numpy as np
 
-from costmodel.calibration.profile import LEAST_RUNS, Profile, ProfileCell, posterior
+from costmodel.calibration.profile import LEAST_RUNS, OUTLIER, Profile, ProfileCell, posterior
 from costmodel.calibration.residual import Residual, own_key, residual_columns
 from costmodel.errors import InputError, Problem
 from costmodel.estimate.error_model import Situation
@@ -31,6 +32,10 @@ class CellChange:
     ttft_after: float
     tpot_log_sd_before: float
     tpot_log_sd_after: float
+    tpot_level: float
+    """What the profile makes of predicted TPOTs, as a factor, median."""
+    surprises: bool
+    """Whether that is more than what was known of such servers left likely."""
     left_out: tuple[str, ...] = ()
     """Runs that contradict physics, which nothing was learnt from: which, and why."""
 
@@ -93,6 +98,7 @@ def _change(name: str, runs: Sequence[Run], profile: Profile) -> CellChange:
     def error(predicted: Floats, measured: Floats) -> float:
         return float(np.nanmean(np.abs(predicted / measured - 1.0))) if np.isfinite(measured).any() else float("nan")
 
+    level = float(np.median(after.tpot_s / before.tpot_s))
     return CellChange(
         name=name,
         models=tuple(dict.fromkeys(r.model for r in runs)),
@@ -103,4 +109,6 @@ def _change(name: str, runs: Sequence[Run], profile: Profile) -> CellChange:
         ttft_after=error(after.ttft_s, ttft),
         tpot_log_sd_before=float(before.tpot_log_sd.mean()),
         tpot_log_sd_after=float(after.tpot_log_sd.mean()),
+        tpot_level=level,
+        surprises=abs(log(level)) > OUTLIER * float(before.tpot_log_sd.mean()),
     )

@@ -14,7 +14,6 @@ import numpy as np
 
 from costmodel.calibration.profile import Profile
 from costmodel.estimate.batch import PlanBatch, PlanEntry
-from costmodel.estimate.error_model import Correction, Situation
 from costmodel.measured.runs import MEMORY_FRACTION, TIGHT_MEMORY_FRACTION
 from costmodel.plan.columns import Ints
 from costmodel.serving.load import Load
@@ -106,11 +105,9 @@ def predict_run(run: LoadRun, policy: Policy, profile: Profile | None = None) ->
     if batch.memory(load, longest_prompt=load.isl, memory_fraction=fraction).kv_fits_longest[0] < 1.0:
         fraction = np.array([TIGHT_MEMORY_FRACTION])
     model = server_model(batch, load, policy=policy, longest_prompt=load.isl, memory_fraction=fraction)
-    in_flight = _in_flight(run, model)
-    situation = Situation.of(batch.layout, np.array([in_flight / model.replicas]), load.isl, load.osl)
-    return forecast(
-        model, StepErrors.of(Correction.of(batch.residual, situation), open_loop=run.rate_per_s is not None), run.serve
-    )
+    open_loop, load = run.rate_per_s is not None, _load(run, _in_flight(run, model))
+    errors = StepErrors.of(batch, load, open_loop=open_loop, longest_prompt=load.isl, memory_fraction=fraction)
+    return forecast(model, errors, run.serve)
 
 
 def _load(run: LoadRun, concurrency: float) -> Load:

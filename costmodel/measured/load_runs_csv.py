@@ -18,21 +18,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from costmodel.arch import Arch
 from costmodel.engine import EngineTraits
-from costmodel.errors import Problem
-from costmodel.estimate.batch import PlanEntry
-from costmodel.hardware import Cluster, Gpu
-from costmodel.measured.benchmark_recipes import AS_CHECKPOINT
-from costmodel.measured.csv_fields import (
-    inferred_kv_dtype,
-    read_layout,
-    read_ms,
-    read_number,
-    read_rows,
-    read_servers,
-    read_setting,
-)
+from costmodel.hardware import Gpu
+from costmodel.measured.csv_fields import Row, Server, read_rows, read_servers
 from costmodel.measured.implausible import counted_short
 from costmodel.measured.load_runs import REPORTED, Lengths, LoadRun
 from costmodel.measured.runs import BATCHED_TOKENS, MAX_NUM_SEQS
@@ -61,71 +49,36 @@ def read_load_runs(
     own_gpus: Mapping[str, Gpu] = MappingProxyType({}),
 ) -> tuple[LoadRun, ...]:
     """Read a file of such runs; arguments and errors as those of `read_runs`."""
-    return read_servers(path, REQUIRED, engines, models, _load_run, own_gpus)
+    return read_servers(path, REQUIRED, engines, models, _run, own_gpus)
 
 
-def _load_run(
-    row: Mapping[str, str],
-    at: str,
-    engine: EngineTraits | None,
-    arch: Arch | None,
-    gpu: Gpu | None,
-    problems: list[Problem],
-) -> LoadRun | None:
-    entry = _entry(row, at, engine, arch, gpu, problems)
-    return None if entry is None else _run(row, at, entry, problems)
-
-
-def _entry(
-    row: Mapping[str, str],
-    at: str,
-    engine: EngineTraits | None,
-    arch: Arch | None,
-    gpu: Gpu | None,
-    problems: list[Problem],
-) -> PlanEntry | None:
-    if arch is None or gpu is None or engine is None:
+def _run(row: Row, server: Server | None) -> LoadRun | None:
+    layout = None if server is None else row.layout(server.arch)
+    if server is None or layout is None:
         return None
-    layout = read_layout(row, at, arch, problems)
-    if layout is None:
-        return None
-    said = row.get("kv_dtype") or inferred_kv_dtype(arch, gpu, engine, row.get("precision", ""))
-    return PlanEntry(
-        arch=arch,
-        cluster=Cluster(gpus=layout.gpus, gpu=gpu, gpus_per_node=gpu.gpus_per_node),
-        engine=engine,
-        layout=layout,
-        kv_dtype=None if said == AS_CHECKPOINT else said,
-        engine_version=row.get("engine_version", ""),
-    )
-
-
-def _run(row: Mapping[str, str], at: str, entry: PlanEntry, problems: list[Problem]) -> LoadRun | None:
-    before = len(problems)
+    before = len(row.problems)
     assumptions: list[str] = []
-    rate = read_setting(row, "request_rate_per_s", at, problems)
-    concurrency = read_setting(row, "concurrency", at, problems)
-    if not rate and not concurrency and row.get("requests") and row.get("duration_s"):
-        count, lasted_s = (read_number(row, name, at, problems) for name in ("requests", "duration_s"))
+    rate = row.setting("request_rate_per_s")
+    concurrency = row.setting("concurrency")
+    if not rate and not concurrency and row.text("requests") and row.text("duration_s"):
+        count, lasted_s = (row.number(name) for name in ("requests", "duration_s"))
         rate = count / lasted_s
         assumptions.append("a rate of the requests over the duration")
     if not rate and not concurrency:
-        problems.append(Problem(path=at, message="must have request_rate_per_s or concurrency"))
-    prompt, output = (_lengths(row, name, at, problems, assumptions) for name in ("isl", "osl"))
-    cv = _arrival_cv(row, at, problems, assumptions) if rate else 1.0
-    prefix, distinct = (read_setting(row, name, at, problems) for name in ("shared_prefix_tokens", "distinct_prefixes"))
-    if row.get("enable_prefix_caching", "").lower() in ("0", "false", "no"):
+        row.problem("must have request_rate_per_s or concurrency")
+    prompt, output = (_lengths(row, name, assumptions) for name in ("isl", "osl"))
+    cv = _arrival_cv(row, assumptions) if rate else 1.0
+    prefix, distinct = (row.setting(name) for name in ("shared_prefix_tokens", "distinct_prefixes"))
+    if row.text("enable_prefix_caching").lower() in ("0", "false", "no"):
         prefix = distinct = None
     elif prefix is None and distinct is None:
         assumptions.append("no prompt shares a prefix with another")
-    tokens, seats = (read_setting(row, n, at, problems) for n in ("max_num_batched_tokens", "max_num_seqs"))
+    tokens, seats = (row.setting(n) for n in ("max_num_batched_tokens", "max_num_seqs"))
     if tokens is None:
         assumptions.append(f"steps of at most {BATCHED_TOKENS:,.0f} tokens")
     if seats is None:
         assumptions.append(f"at most {MAX_NUM_SEQS:,.0f} sequences at once")
-    measured = {
-        key: value for key in REPORTED if math.isfinite(value := read_ms(row, f"{'_'.join(key)}_ms", at, problems))
-    }
+    measured = {key: value for key in REPORTED if math.isfinite(value := row.seconds(f"{'_'.join(key)}_ms"))}
     if counted_short(output, measured):
         output = output.at_least_median()
         # it was divided by the tokens that were counted
@@ -133,13 +86,13 @@ def _run(row: Mapping[str, str], at: str, entry: PlanEntry, problems: list[Probl
         assumptions.append(
             "no output shorter than the median: requests took no less time where fewer tokens were counted"
         )
-    count = _count(row, at, rate, concurrency, problems)
-    if len(problems) > before:
+    count = _count(row, rate, concurrency)
+    if len(row.problems) > before:
         return None
     return LoadRun(
-        id=row.get("id", "") or at,
-        model=row["model"],
-        entry=entry,
+        id=row.text("id") or row.at,
+        model=row.text("model"),
+        entry=server.entry(layout, row.text("kv_dtype") or None, row.text("precision"), row.text("engine_version")),
         prompt=prompt,
         output=output,
         rate_per_s=rate or None,
@@ -155,21 +108,17 @@ def _run(row: Mapping[str, str], at: str, entry: PlanEntry, problems: list[Probl
     )
 
 
-def _lengths(row: Mapping[str, str], name: str, at: str, problems: list[Problem], assumptions: list[str]) -> Lengths:
-    quantiles = {
-        share: read_number(row, f"{name}_{key}", at, problems)
-        for key, share in QUANTILES.items()
-        if row.get(f"{name}_{key}")
-    }
-    mean = read_number(row, f"{name}_mean", at, problems) if row.get(f"{name}_mean") else None
-    if mean is None and row.get(name):
-        mean = read_number(row, name, at, problems)
+def _lengths(row: Row, name: str, assumptions: list[str]) -> Lengths:
+    quantiles = {share: row.number(f"{name}_{key}") for key, share in QUANTILES.items() if row.text(f"{name}_{key}")}
+    mean = row.number(f"{name}_mean") if row.text(f"{name}_mean") else None
+    if mean is None and row.text(name):
+        mean = row.number(name)
     if mean is None and not quantiles:
         mean = USUAL_TOKENS[name]
         assumptions.append(f"{name} of {mean:,.0f} tokens where the file does not say")
     values = [quantiles[share] for share in sorted(quantiles)]
     if values != sorted(values):
-        problems.append(Problem(path=at, message=f"quantiles of {name} must not fall, got {values}"))
+        row.problem(f"quantiles of {name} must not fall, got {values}")
         return Lengths(mean=1.0, quantiles={})
     if mean is None:
         mean = quantiles.get(0.5, sum(values) / len(values))
@@ -179,8 +128,8 @@ def _lengths(row: Mapping[str, str], name: str, at: str, problems: list[Problem]
     return Lengths(mean=mean, quantiles=quantiles)
 
 
-def _arrival_cv(row: Mapping[str, str], at: str, problems: list[Problem], assumptions: list[str]) -> float:
-    text = row.get("arrivals", "").lower()
+def _arrival_cv(row: Row, assumptions: list[str]) -> float:
+    text = row.text("arrivals").lower()
     if not text:
         assumptions.append("Poisson arrivals")
         return 1.0
@@ -192,20 +141,16 @@ def _arrival_cv(row: Mapping[str, str], at: str, problems: list[Problem], assump
         cv = math.nan
     if not (math.isfinite(cv) and cv >= 0.0):
         known = ", ".join(ARRIVAL_CV)
-        problems.append(
-            Problem(path=at, message=f"arrivals must be {known} or a coefficient of variation, got {text!r}")
-        )
+        row.problem(f"arrivals must be {known} or a coefficient of variation, got {text!r}")
         return 1.0
     return cv
 
 
-def _count(
-    row: Mapping[str, str], at: str, rate: float | None, concurrency: float | None, problems: list[Problem]
-) -> int:
-    if row.get("requests"):
-        count = read_number(row, "requests", at, problems)
-    elif rate and row.get("duration_s"):
-        count = rate * read_number(row, "duration_s", at, problems)
+def _count(row: Row, rate: float | None, concurrency: float | None) -> int:
+    if row.text("requests"):
+        count = row.number("requests")
+    elif rate and row.text("duration_s"):
+        count = rate * row.number("duration_s")
     else:
         count = max(REQUESTS, 10.0 * (concurrency or 0.0))
     return int(min(max(count, 1.0), MOST_REQUESTS))

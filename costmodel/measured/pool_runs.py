@@ -16,7 +16,7 @@ from costmodel.disaggregated.kv_transfer import TransferLink
 from costmodel.disaggregated.pool_calibration import PoolCalibration
 from costmodel.disaggregated.pools import DecodePool, PrefillPool, decode_pool, prefill_pool
 from costmodel.estimate.batch import PlanBatch, PlanEntry
-from costmodel.measured.runs import BENCHMARK_WAVES, MEMORY_FRACTION, TIGHT_MEMORY_FRACTION
+from costmodel.measured.runs import BENCHMARK_WAVES, MEMORY_FRACTION, TIGHT_MEMORY_FRACTION, MeasuredRun
 from costmodel.plan.columns import Floats
 from costmodel.serving.load import Load
 
@@ -25,27 +25,12 @@ SPREAD_CV2 = 0.2**2 / 12.0 / 0.9**2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PoolRun:
-    """One measured run; latencies in seconds, NaN where the file has none."""
+class PoolRun(MeasuredRun):
+    """A measured run of a pool that prefills and one that decodes."""
 
-    id: str
-    gpu: str
-    engine: str
-    engine_version: str
-    model: str
-    precision: str
-    isl: float
-    osl: float
-    concurrency: float
     prefill: PlanEntry
     """Workers of the pool are the replicas of its layout."""
     decode: PlanEntry
-    same_lengths: bool
-    """Every request had just these lengths; where the file does not say, they are taken to vary."""
-    mean_isl: float
-    mean_osl: float
-    ttft_s: float
-    tpot_s: float
     prefill_batched_tokens: float
     """Most prompt tokens in a prefill pass, per attention-DP rank."""
     prefill_max_num_seqs: float

@@ -21,17 +21,8 @@ from types import MappingProxyType
 from costmodel.arch import Arch
 from costmodel.dtypes import KV_BYTES
 from costmodel.engine import EngineTraits
-from costmodel.errors import Problem
-from costmodel.estimate.batch import PlanEntry
-from costmodel.hardware import Cluster, Gpu
-from costmodel.measured.csv_fields import (
-    inferred_kv_dtype,
-    read_layout,
-    read_ms,
-    read_number,
-    read_rows,
-    read_servers,
-)
+from costmodel.hardware import Gpu
+from costmodel.measured.csv_fields import Row, Server, read_rows, read_servers
 from costmodel.measured.pool_runs import PoolRun
 from costmodel.measured.runs import BATCHED_TOKENS
 from costmodel.measured.runs_csv import UNIFORM_MEAN
@@ -61,54 +52,40 @@ def read_pool_runs(
     return read_servers(path, REQUIRED, engines, models, _run, own_gpus)
 
 
-def _run(
-    row: Mapping[str, str],
-    at: str,
-    engine: EngineTraits | None,
-    arch: Arch | None,
-    gpu: Gpu | None,
-    problems: list[Problem],
-) -> PoolRun | None:
-    before = len(problems)
-    isl, osl, concurrency = (read_number(row, name, at, problems) for name in ("isl", "osl", "concurrency"))
-    ttft_s, tpot_s = read_ms(row, "ttft_ms", at, problems), read_ms(row, "tpot_ms", at, problems)
-    budget = read_number(row, "prefill_max_num_batched_tokens", at, problems, BATCHED_TOKENS)
-    seats = [read_number(row, f"{role}_max_num_seqs", at, problems, math.inf) for role in ("prefill", "decode")]
-    kv_dtype = row.get("kv_dtype") or None
+def _run(row: Row, server: Server | None) -> PoolRun | None:
+    before = len(row.problems)
+    isl, osl, concurrency = (row.number(name) for name in ("isl", "osl", "concurrency"))
+    ttft_s, tpot_s = row.seconds("ttft_ms"), row.seconds("tpot_ms")
+    budget = row.number("prefill_max_num_batched_tokens", BATCHED_TOKENS)
+    seats = [row.number(f"{role}_max_num_seqs", math.inf) for role in ("prefill", "decode")]
+    kv_dtype = row.text("kv_dtype") or None
     if kv_dtype not in (None, *KV_BYTES):
-        problems.append(Problem(path=at, message=f"kv_dtype must be one of {', '.join(KV_BYTES)}, got {kv_dtype!r}"))
-    if arch is None or gpu is None or engine is None or len(problems) > before:
+        row.problem(f"kv_dtype must be one of {', '.join(KV_BYTES)}, got {kv_dtype!r}")
+    if server is None or len(row.problems) > before:
         return None
-    layouts = [_layout(row, role, at, arch, problems) for role in ("prefill", "decode")]
-    if len(problems) > before:
+    layouts = [_layout(row, role, server.arch) for role in ("prefill", "decode")]
+    if len(row.problems) > before:
         return None
-    precision = row.get("precision", "") or "bf16"
-    mean = UNIFORM_MEAN if row.get("lengths") == "uniform" else 1.0
+    precision = row.text("precision") or "bf16"
+    mean = UNIFORM_MEAN if row.text("lengths") == "uniform" else 1.0
     prefill, decode = (
-        PlanEntry(
-            arch=arch,
-            cluster=Cluster(gpus=layout.gpus, gpu=gpu, gpus_per_node=gpu.gpus_per_node),
-            engine=engine,
-            layout=layout,
-            kv_dtype=kv_dtype or inferred_kv_dtype(arch, gpu, engine, precision),
-            engine_version=row.get("engine_version", ""),
-        )
+        server.entry(layout, kv_dtype, precision, row.text("engine_version"))
         for layout in layouts
         if layout is not None
     )
     return PoolRun(
-        id=row.get("id", "") or at,
-        gpu=row["gpu"],
-        engine=engine.name,
-        engine_version=row.get("engine_version", ""),
-        model=row["model"],
+        id=row.text("id") or row.at,
+        gpu=row.text("gpu"),
+        engine=server.engine.name,
+        engine_version=row.text("engine_version"),
+        model=row.text("model"),
         precision=precision,
         isl=isl,
         osl=osl,
         concurrency=concurrency,
         prefill=prefill,
         decode=decode,
-        same_lengths=row.get("lengths") == "fixed",
+        same_lengths=row.text("lengths") == "fixed",
         mean_isl=isl * mean,
         mean_osl=max(osl * mean, 1.0),
         ttft_s=ttft_s,
@@ -116,18 +93,18 @@ def _run(
         prefill_batched_tokens=budget,
         prefill_max_num_seqs=seats[0],
         decode_max_num_seqs=seats[1],
-        ttft_note=row.get("ttft_note", ""),
+        ttft_note=row.text("ttft_note"),
     )
 
 
-def _layout(row: Mapping[str, str], role: str, at: str, arch: Arch, problems: list[Problem]) -> Layout | None:
+def _layout(row: Row, role: str, arch: Arch) -> Layout | None:
     """All workers of a pool: replicas of the layout of one."""
-    own = {name.removeprefix(f"{role}_"): value for name, value in row.items() if name.startswith(f"{role}_")}
-    found = read_layout(own, f"{at}: {role}", arch, problems)
-    workers = read_number(own, "workers", f"{at}: {role}", problems, 1.0)
-    spare = own.get("redundant_experts") or "0"
+    cells = {name.removeprefix(f"{role}_"): cell for name, cell in row.cells.items() if name.startswith(f"{role}_")}
+    own = replace(row, cells=cells, at=f"{row.at}: {role}")
+    found, workers = own.layout(arch), own.number("workers", 1.0)
+    spare = own.text("redundant_experts") or "0"
     if not spare.isdigit():
-        problems.append(Problem(path=at, message=f"{role}_redundant_experts must be a whole number, got {spare!r}"))
+        row.problem(f"{role}_redundant_experts must be a whole number, got {spare!r}")
         return None
     if found is None:
         return None

@@ -28,8 +28,8 @@ TIGHT_MEMORY_FRACTION = 0.97
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
-    """One measured run; latencies in seconds, NaN where the file has none."""
+class MeasuredRun:
+    """What was measured, of whatever deployment; latencies in seconds, NaN where the file has none."""
 
     id: str
     gpu: str
@@ -40,13 +40,19 @@ class Run:
     isl: float
     osl: float
     concurrency: float
-    entry: PlanEntry
     same_lengths: bool
     """Every request had just these lengths; where the file does not say, they are taken to vary."""
     mean_isl: float
     mean_osl: float
     ttft_s: float
     tpot_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run(MeasuredRun):
+    """A measured run of a server, or of alike servers that share the load."""
+
+    entry: PlanEntry
     batched_tokens: float = BATCHED_TOKENS
     """Token budget of a step, per attention-DP rank."""
     max_num_seqs: float = MAX_NUM_SEQS

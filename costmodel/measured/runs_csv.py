@@ -14,22 +14,12 @@ from types import MappingProxyType
 
 import numpy as np
 
-from costmodel.arch import Arch
 from costmodel.calibration.residual import UNRECORDED
 from costmodel.dtypes import KV_BYTES
 from costmodel.engine import EngineTraits
-from costmodel.errors import Problem
-from costmodel.estimate.batch import PlanEntry
-from costmodel.hardware import Cluster, Gpu
+from costmodel.hardware import Gpu
 from costmodel.measured.benchmark_recipes import AS_CHECKPOINT, ServerSettings, recipe_settings
-from costmodel.measured.csv_fields import (
-    inferred_kv_dtype,
-    read_layout,
-    read_ms,
-    read_number,
-    read_servers,
-    read_setting,
-)
+from costmodel.measured.csv_fields import Row, Server, read_servers
 from costmodel.measured.runs import BATCHED_TOKENS, Run
 
 REQUIRED = ("gpu", "engine", "model", "isl", "osl", "concurrency", "attn_tp")
@@ -68,78 +58,63 @@ def _with_clients(runs: tuple[Run, ...]) -> tuple[Run, ...]:
     return tuple(replace(r, staggered=r.same_lengths and server(r) in others) for r in runs)
 
 
-def _run(
-    row: Mapping[str, str],
-    at: str,
-    engine: EngineTraits | None,
-    arch: Arch | None,
-    gpu: Gpu | None,
-    problems: list[Problem],
-) -> Run | None:
-    before = len(problems)
-    isl, osl = read_number(row, "isl", at, problems), read_number(row, "osl", at, problems)
-    concurrency = read_number(row, "concurrency", at, problems)
-    ttft_s, tpot_s = read_ms(row, "ttft_ms", at, problems), read_ms(row, "tpot_ms", at, problems)
-    if arch is None or gpu is None or engine is None or len(problems) > before:
+def _run(row: Row, server: Server | None) -> Run | None:
+    before = len(row.problems)
+    isl, osl = row.number("isl"), row.number("osl")
+    concurrency = row.number("concurrency")
+    ttft_s, tpot_s = row.seconds("ttft_ms"), row.seconds("tpot_ms")
+    if server is None or len(row.problems) > before:
         return None
-    layout = read_layout(row, at, arch, problems)
+    layout = row.layout(server.arch)
     if layout is None:
         return None
-    version = row.get("engine_version", "")
+    version = row.text("engine_version")
     # the benchmark whose lengths are drawn so left versions out of its records at first, and the fit has such runs
-    drawn = row.get("lengths") == "uniform"
+    drawn = row.text("lengths") == "uniform"
     mean = UNIFORM_MEAN if drawn else 1.0
-    precision = row.get("precision", "") or "bf16"
+    precision = row.text("precision") or "bf16"
     said = ServerSettings(
-        max_num_batched_tokens=read_setting(row, "max_num_batched_tokens", at, problems),
-        kv_dtype=row.get("kv_dtype") or None,
-        poll_steps=read_setting(row, "scheduler_recv_interval", at, problems),
-        hold_steps=read_setting(row, "batch_wait_timeout_iters", at, problems),
+        max_num_batched_tokens=row.setting("max_num_batched_tokens"),
+        kv_dtype=row.text("kv_dtype") or None,
+        poll_steps=row.setting("scheduler_recv_interval"),
+        hold_steps=row.setting("batch_wait_timeout_iters"),
     )
     if said.kv_dtype not in (None, AS_CHECKPOINT, *KV_BYTES):
         known = ", ".join((AS_CHECKPOINT, *KV_BYTES))
-        problems.append(Problem(path=at, message=f"kv_dtype must be one of {known}, got {said.kv_dtype!r}"))
-    if len(problems) > before:
+        row.problem(f"kv_dtype must be one of {known}, got {said.kv_dtype!r}")
+    if len(row.problems) > before:
         return None
     recipe = ServerSettings()
     if drawn:
         recipe = recipe_settings(
-            engine=engine.name,
-            model=row["model"],
-            gpu=gpu.name,
+            engine=server.engine.name,
+            model=row.text("model"),
+            gpu=server.gpu.name,
             precision=precision,
             isl=isl,
             osl=osl,
             gpus=layout.gpus,
             concurrency=concurrency,
         )
-    server = said.filled_from(recipe)
-    kv_dtype = server.kv_dtype or inferred_kv_dtype(arch, gpu, engine, precision)
+    settings = said.filled_from(recipe)
     return Run(
-        id=row.get("id", "") or at,
-        gpu=row["gpu"],
-        engine=engine.name,
+        id=row.text("id") or row.at,
+        gpu=row.text("gpu"),
+        engine=server.engine.name,
         engine_version=version,
-        model=row["model"],
+        model=row.text("model"),
         precision=precision,
         isl=isl,
         osl=osl,
         concurrency=concurrency,
-        entry=PlanEntry(
-            arch=arch,
-            cluster=Cluster(gpus=layout.gpus, gpu=gpu, gpus_per_node=gpu.gpus_per_node),
-            engine=engine,
-            layout=layout,
-            kv_dtype=None if kv_dtype == AS_CHECKPOINT else kv_dtype,
-            engine_version=version or (UNRECORDED if drawn else None),
-        ),
-        same_lengths=row.get("lengths") == "fixed",
+        entry=server.entry(layout, settings.kv_dtype, precision, version or (UNRECORDED if drawn else None)),
+        same_lengths=row.text("lengths") == "fixed",
         mean_isl=isl * mean,
         mean_osl=max(osl * mean, 1.0),
         ttft_s=ttft_s,
         tpot_s=tpot_s,
-        batched_tokens=server.max_num_batched_tokens or BATCHED_TOKENS,
-        poll_steps=server.poll_steps or 0.0,
-        hold_steps=server.hold_steps or 0.0,
-        by_recipe=server != said,
+        batched_tokens=settings.max_num_batched_tokens or BATCHED_TOKENS,
+        poll_steps=settings.poll_steps or 0.0,
+        hold_steps=settings.hold_steps or 0.0,
+        by_recipe=settings != said,
     )

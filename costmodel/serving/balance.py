@@ -41,14 +41,10 @@ def balance(running: Floats, residence: Residence) -> tuple[Floats, Floats]:
     """
     r = residence
     half_queue_s = 0.5 * r.queue_weight * r.service_s
-    budget = np.isfinite(r.most_decoding)
 
     def excess(d: Floats) -> Floats:
         stays = r.undisturbed_s + r.per_decoding_s * d
-        use = d / r.most_decoding
-        if not budget.all():
-            use = np.where(budget, use, d / stays * r.service_s)
-        use = np.minimum(use, MOST_UTILISED)
+        use = prefill_use(d, r)
         return d * (r.before_decode_s + half_queue_s * use / (1.0 - use)) - (running - d) * stays
 
     low = np.zeros_like(running + r.before_decode_s + r.undisturbed_s)
@@ -62,6 +58,17 @@ def balance(running: Floats, residence: Residence) -> tuple[Floats, Floats]:
     stays = r.undisturbed_s + r.per_decoding_s * decoding
     waits = (running - decoding) * stays / np.maximum(decoding, 1e-12) - r.before_decode_s
     return decoding, np.maximum(waits, 0.0)
+
+
+def prefill_use(decoding: Floats, residence: Residence) -> Floats:
+    """Share of what prefill can do that is asked of it while so many decode, at most `MOST_UTILISED`."""
+    r = residence
+    use = decoding / r.most_decoding
+    budget = np.isfinite(r.most_decoding)
+    if not budget.all():
+        stays = r.undisturbed_s + r.per_decoding_s * decoding
+        use = np.where(budget, use, decoding / stays * r.service_s)
+    return np.minimum(use, MOST_UTILISED)
 
 
 def prefill_queue_s(running: Floats, residence: Residence) -> Floats:

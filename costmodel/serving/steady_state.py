@@ -17,7 +17,7 @@ import numpy as np
 
 from costmodel.plan.columns import Floats
 from costmodel.plan.stages import StageTable
-from costmodel.serving.balance import Residence, balance, prefill_queue_s
+from costmodel.serving.balance import MOST_UTILISED, Residence, balance, prefill_queue_s, prefill_use
 from costmodel.serving.benchmark_waves import waves
 from costmodel.serving.load import Load
 from costmodel.serving.replica_share import ReplicaShare, replica_share
@@ -29,6 +29,9 @@ from costmodel.step.pipeline_pass import EngineColumns, Pass, front_end_s, step_
 from costmodel.step.step_inputs import Machine
 from costmodel.step.step_work import prompt_work
 
+NEARLY_FULL = 0.9
+"""Share of what prefill can do from which on its queue begins to be as long as what is in flight makes it, whatever
+first tokens take: the fullest of the measured closed loops ask for that much."""
 MOST_ROUNDS = 40
 """Times that steps and balance are computed in turn at most."""
 TOGETHER = 3
@@ -56,6 +59,8 @@ class SteadyState:
     bandwidth_util_frac: Floats
     """Achieved over peak HBM bytes/s, mean over stages."""
     ttft_parts_s: dict[str, Floats]
+    backlog_s: Floats
+    """What of the queue is there as a replica serves no more, however soon a prompt comes to its first token."""
     prefill: Pass
     """One prompt alone, one chunk."""
     prefill_loaded: Pass
@@ -108,9 +113,12 @@ def steady_state(  # noqa: PLR0913  # one for each table, and what load cannot s
             queue_s=queue_s,
         )
         decode_s, queue_s = benchmark.residence_s, benchmark.queue_s
+    full = np.clip((prefill_use(decoding, residence) - NEARLY_FULL) / (MOST_UTILISED - NEARLY_FULL), 0.0, 1.0)
+    backlog_s = np.where(load.osl > 1.0, full * queue_s, 0.0)
     queue_s = np.where(load.osl > 1.0, queue_s, prefill_queue_s(share.running, residence))
     decode_s = np.where(load.osl > 1.0, decode_s, 0.0)
-    queue_s = np.maximum(queue_s, _least_s(engine, share, mix) - residence.before_decode_s - decode_s)
+    more_s = np.maximum(_least_s(engine, share, mix) - residence.before_decode_s - decode_s - queue_s, 0.0)
+    queue_s, backlog_s = queue_s + more_s, backlog_s + more_s
     parts = ttft_parts(plant, mix, queue_s, decode_s)
     ttft_s = np.asarray(sum(parts.values()))
     per_replica = share.running / (ttft_s - parts["kv_wait"] + decode_s)
@@ -131,6 +139,7 @@ def steady_state(  # noqa: PLR0913  # one for each table, and what load cannot s
         compute_util_frac=served * used.math_s / layout.pp,
         bandwidth_util_frac=served * used.hbm_bytes / layout.pp / hbm_bytes_per_s,
         ttft_parts_s=parts,
+        backlog_s=backlog_s,
         prefill=lone,
         prefill_loaded=step_pass(machine, stages, engine, mix.prompts),
         decode=mix.decode,

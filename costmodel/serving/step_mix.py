@@ -14,6 +14,7 @@ import numpy as np
 
 from costmodel.plan.columns import Floats
 from costmodel.serving.load import Load
+from costmodel.serving.loaded_steps import steps_with_prompts
 from costmodel.serving.replica_share import ReplicaShare
 from costmodel.serving.settle import Plant, Settling
 from costmodel.step.pipeline_pass import Pass, step_pass
@@ -22,8 +23,6 @@ from costmodel.step.step_work import StepWork, decode_work, joint_work, prompt_w
 MOST_LOADED = 1.0 - 1e-9
 TURNS = 5
 """Times that the share of long turns and what comes in their time are computed in turn; each halves what is left."""
-STEEP_TURNS = 8
-"""Times more that the share of steps with prompts is looked for, where it falls so steeply that turns overshoot."""
 LEAST_LEFT = 0.05
 """Share of a step's token budget that prompts get at least: a batch that fills the budget admits nobody for a while."""
 
@@ -146,7 +145,9 @@ def _any_loaded(mix: StepMix) -> Floats:
         after_none = 1.0 - np.exp(-per_s * round_s)
         chance = 0.5 * (chance + after_none / (after_none + np.exp(-per_s * with_one_s)))
     # chunks of one prompt may be on several micro-batches, but any of them is loaded as often as one of them at least
-    chance = np.maximum(np.where(mix.mixes > 0.0, chance, _any_loaded_first(mix)), loaded)
+    if not np.all(mix.mixes > 0.0):
+        chance = np.where(mix.mixes > 0.0, chance, _any_loaded_first(mix))
+    chance = np.maximum(chance, loaded)
     return np.where(many > 1.0, chance, loaded)
 
 
@@ -171,62 +172,6 @@ def chunk_work(share: ReplicaShare, chunks: Floats, on_busiest: Floats, in_all: 
         chunks=chunks,
         ranks=in_all / on_busiest,
     )
-
-
-def _steps_with_prompts(plant: Plant, needed: Floats, chunks: Floats, settling: Settling) -> Floats:
-    """Steps with prompts per step that decodes, where `needed` chunks come per step.
-
-    Were all steps alike, `1 - exp(-needed)`. Those that carry prompts are longer, so that more prompts come while they
-    run, which share the next one. In a closed loop only so many can: those of the requests that ended while the last
-    ones went through the front end. With prefill first, nothing ends while prompts are computed: passes follow each
-    other until the front end is empty, and then steps decode alone until the first request that ends has been through
-    it again.
-
-    Args:
-        plant: the plans.
-        needed: chunks of prompts per step.
-        chunks: of a prompt.
-        settling: has the lengths of steps as they were last found; where there are none, steps are taken to be alike.
-    """
-    apart = -np.expm1(-needed)
-    if np.isnan(settling.base_s).all():
-        return apart
-    engine, load = plant.engine, plant.load
-    base_s, long_s = settling.base_s, settling.with_prompts_s
-    between_s = plant.front_s + engine.handover_steps * base_s
-
-    def carrying(share: Floats) -> Floats:
-        """The share that follows from a share: it falls as that rises, so that one share follows from itself."""
-        mean_s = base_s + share * (long_s - base_s)
-        most = np.where(load.open_loop > 0.0, np.inf, 1.0 + between_s / mean_s)
-        after_long = needed * np.minimum(np.maximum(long_s / mean_s, 1.0), most)
-        # what short steps have left, written so that nothing cancels where next to all steps are long
-        beyond = share * (needed * long_s / mean_s - after_long) / np.maximum(1.0 - share, 1e-12)
-        after_short = needed * base_s / mean_s + beyond
-        begins = -np.expm1(-after_short)
-        return np.minimum(begins / np.maximum(begins + np.exp(-after_long), 1e-300), apart)
-
-    share, low, high = apart, np.zeros_like(apart), apart
-    more, less = np.zeros_like(apart), np.zeros_like(apart)
-    for turn in range(TURNS + STEEP_TURNS):
-        off = carrying(share) - share
-        small = off > 0.0
-        low, high = np.where(small, share, low), np.where(small, high, share)
-        # an end that stays counts half as much each time, so that both ends move
-        more, less = np.where(small, off, 0.5 * more), np.where(small, 0.5 * less, off)
-        steep = low > 0.0
-        if turn >= TURNS and not steep.any():
-            break
-        between = low + (high - low) * more / np.maximum(more - less, 1e-300)
-        share = np.where(steep, between, share + 0.5 * off if turn < TURNS else share)
-    # half a step more until the scheduler looks
-    steps = np.maximum(between_s / base_s + 0.5, 1.0)
-    further = np.maximum(between_s / long_s, 1.0)
-    passes = 1.0 + further * -np.expm1(-needed * steps / further)
-    first = np.minimum(passes / (1.0 / apart + steps), apart)
-    first = np.where((load.open_loop > 0.0) | (chunks > 1.0), apart, first)
-    alike = plant.share.micro_batches > 1.0  # turns of a pipeline: `_any_loaded`
-    return np.where(alike | np.isnan(base_s), apart, np.where(engine.mixes > 0.0, share, first))
 
 
 def _mean_chunks(new: Floats, left: Floats, spread: Floats) -> Floats:
@@ -287,7 +232,7 @@ def step_mix(plant: Plant, settling: Settling) -> StepMix:
     # with prefill first, a pass takes all prompts on their way that have room in it
     waits = np.minimum(settling.waiting, ranks * np.maximum(left / chunk, 1.0))
     apart = np.where(mixes | (share.micro_batches > 1.0), np.inf, needed / np.maximum(waits, 1e-9))
-    loaded_share = np.maximum(np.minimum(_steps_with_prompts(plant, needed, chunks, settling), apart), least_share)
+    loaded_share = np.maximum(np.minimum(steps_with_prompts(plant, needed, chunks, settling), apart), least_share)
     on_busiest, in_all = prompts_in_step(needed, loaded_share, ranks, np.minimum(left / chunk, requests))
     prompts = chunk_work(share, chunks, on_busiest, in_all)
     work = joint_work(prompts, decode.work, beside=engine.mixes)

@@ -10,14 +10,16 @@ all.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
 
-from costmodel.estimate.error_model import TARGET_CORRELATION, Correction
+from costmodel.estimate.batch import PlanBatch
+from costmodel.estimate.error_model import TARGET_CORRELATION, Correction, Situation
 from costmodel.estimate.normal import Z90
 from costmodel.plan.columns import Floats
+from costmodel.serving.load import Load
 from costmodel.simulation.pools import PoolsModel
 from costmodel.simulation.served import PERCENTILES, Figures, Served
 from costmodel.simulation.simulate import ServerModel, Simulated
@@ -55,18 +57,30 @@ class StepErrors:
     """Of the error that TTFT has for itself."""
 
     @classmethod
-    def of(cls, correction: Correction, *, open_loop: bool) -> StepErrors:
-        """Of the one plan of a correction.
+    def of(
+        cls, batch: PlanBatch, load: Load, *, open_loop: bool, longest_prompt: Floats, memory_fraction: Floats
+    ) -> StepErrors:
+        """Of the one plan of a batch, with as many in flight as its load has; arguments as `PlanBatch.evaluate`'s.
 
         What first tokens were off by in closed loops is mostly how a benchmark's requests bunch, which arrivals that
-        do not wait do not: there it is no expectation, but adds to what is not known.
+        do not wait do not: there it is no expectation, but adds to what is not known. In a closed loop it is counted
+        with the wait for others to end, which lasts as long as those take.
         """
+        situation = Situation.of(batch.layout, load.concurrency / batch.layout.replicas, load.isl, load.osl)
+        correction = Correction.of(batch.residual, situation)
+        ttft_factor = correction.ttft_factor
+        if batch.residual is not None and not open_loop:
+            both = (
+                plans.evaluate(load, longest_prompt=longest_prompt, memory_fraction=memory_fraction).ttft_s
+                for plans in (batch, replace(batch, residual=None))
+            )
+            ttft_factor = np.divide(*both)
 
         def at(values: Floats) -> float:
             return float(values[0])
 
         pace = at(correction.tpot_factor)
-        first = at(correction.ttft_factor) / pace
+        first = at(ttft_factor) / pace
         own_sd = at(correction.ttft_log_sd) * float(np.sqrt(1.0 - TARGET_CORRELATION**2))
         return cls(
             pace=pace,

@@ -121,7 +121,7 @@ def _recurrent(block: Recurrent, machine: Machine, work: StepWork) -> Iterator[A
     heads = block.heads / machine.layout.attn_tp
     state = block.key_dim * block.value_dim
     dims = block.key_dim + block.value_dim
-    state_bytes = block.state_value_bytes
+    state_bytes = block.state_bytes
     tokens = work.prefill_tokens
     per_token = heads * (6.0 * state + 4.0 * SCAN_CHUNK * dims)
     moved = tokens * heads * dims * 2.0 * arch.activation_bytes

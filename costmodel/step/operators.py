@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from costmodel.arch.attention import Attention
-from costmodel.arch.block import EXPERTS
 from costmodel.arch.ffn import Dense, Experts
 from costmodel.plan.columns import ArchColumns, Floats, LayoutColumns
 from costmodel.plan.stages import HEAD_STAGE
@@ -249,20 +248,22 @@ def _attention(out: StepTime, machine: Machine, work: StepWork) -> None:
 
 def _experts(out: StepTime, machine: Machine, work: StepWork, layer: str, experts: Experts) -> None:
     """Routed experts of a group of layers on the fullest rank, and the exchange of its tokens."""
-    arch, layout = machine.arch, machine.layout
+    layout, gemms = machine.layout, machine.experts[layer]
     group_tokens = work.prefill_tokens_group + work.decoded * layout.attn_dp
-    held, width = experts.per_rank(layout), experts.expert_input(arch.hidden_size)
     load = rank_load(experts, layout, group_tokens, machine.popularity_cv2)
-    rows = group_tokens * experts.routed / layout.moe_ep * load
-    hit = held * (1.0 - np.exp(-group_tokens * experts.routed / experts.experts))
-    inner = experts.projections * experts.width / layout.moe_tp
-    weights = inner * width
-    stored = machine.precision.bytes_at(layer, EXPERTS, EXPERTS)
-    rate = machine.rates.of_matrix(layer, EXPERTS, EXPERTS)
-    hbm_bytes = hit * weights * stored + rows * ((rate.row_passes * width + inner) * arch.activation_bytes)
-    padded = (rows + rate.pad_rows * hit) * (2.0 * weights)
+    rows = group_tokens * gemms.rows_per_token * load
+    hit = gemms.held * (1.0 - np.exp(-group_tokens * gemms.picked_frac))
+    hbm_bytes = hit * gemms.weight_bytes + rows * gemms.row_bytes
+    padded = (rows + gemms.rate.pad_rows * hit) * gemms.flops_per_row
     out.add_kernel(
-        layer, "experts", rate, rows * (2.0 * weights), hbm_bytes, name="experts", issued=padded, mean=1.0 / load
+        layer,
+        "experts",
+        gemms.rate,
+        rows * gemms.flops_per_row,
+        hbm_bytes,
+        name="experts",
+        issued=padded,
+        mean=1.0 / load,
     )
     exchange = machine.exchanges[layer]
     busiest = (work.prefill_tokens + work.decoded) * layout.attn_dp / np.maximum(group_tokens, 1e-9)

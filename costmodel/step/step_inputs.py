@@ -16,7 +16,7 @@ from costmodel.plan.placement import Placement
 from costmodel.plan.precision import PrecisionColumns
 from costmodel.plan.stages import HEAD_STAGE
 from costmodel.step.collectives import Exchange, Law, Links, all_reduce, pipeline_send
-from costmodel.step.kernel_laws import RowLaw
+from costmodel.step.kernel_laws import Rate, RowLaw
 from costmodel.step.kernel_rates import Rates
 
 
@@ -45,6 +45,24 @@ class GemmTotals:
     math_s_per_row: Floats
     weight_bytes: Floats
     row_bytes: Floats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpertGemms:
+    """The routed experts of one layer on the fullest rank: what of them does not change from step to step."""
+
+    rows_per_token: Floats
+    """On the mean rank, for each token of the group."""
+    picked_frac: Floats
+    """Share of all experts that a token goes to."""
+    held: Floats
+    """Experts on the rank."""
+    flops_per_row: Floats
+    weight_bytes: Floats
+    """Of one expert."""
+    row_bytes: Floats
+    """Inputs, outputs and what is between them, of one row."""
+    rate: Rate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +122,25 @@ class Machine:
     def tp_reduce(self) -> Law:
         """All-reduce over the ranks of a tensor-parallel group."""
         return all_reduce(self.links, self.layout.attn_tp, self.placement.tp_domains)
+
+    @cached_property
+    def experts(self) -> dict[str, ExpertGemms]:
+        """Of the routed experts, by group of layers."""
+        return {group.name: self._experts(group.name, block) for group, block in self.arch.experts}
+
+    def _experts(self, layer: str, experts: Experts) -> ExpertGemms:
+        width, rate = experts.expert_input(self.arch.hidden_size), self.rates.of_matrix(layer, EXPERTS, EXPERTS)
+        inner = experts.projections * experts.width / self.layout.moe_tp
+        weights = np.asarray(inner * width)
+        return ExpertGemms(
+            rows_per_token=np.asarray(experts.routed / self.layout.moe_ep),
+            picked_frac=np.asarray(experts.routed / experts.experts),
+            held=np.asarray(experts.per_rank(self.layout)),
+            flops_per_row=2.0 * weights,
+            weight_bytes=weights * self.precision.bytes_at(layer, EXPERTS, EXPERTS),
+            row_bytes=np.asarray((rate.row_passes * width + inner) * self.arch.activation_bytes),
+            rate=rate,
+        )
 
     @cached_property
     def exchanges(self) -> dict[str, Exchange]:

@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from autotune.comparison import best, capacity
-from autotune.comparison.best import at_capacity, best_plan, capacity_study
-from autotune.comparison.capacity import SHARES, drawn_capacities
+from autotune.comparison import best
+from autotune.comparison.best import SHARES, at_capacity, best_plan, capacity_study, drawn_capacities
 from autotune.comparison.compare_plans import on_traffic
 from autotune.comparison.robustness import swept
 from autotune.scoring.joint_uncertainty import DRAWS, Draws, joint_draws
@@ -53,7 +52,7 @@ def slower(monkeypatch: pytest.MonkeyPatch, factors: Sequence[float]) -> None:
         tpot = np.resize(np.array(factors), (len(plans), DRAWS))
         return replace(joint_draws(study, plans), ttft_factor=np.ones_like(tpot), tpot_factor=tpot)
 
-    monkeypatch.setattr(capacity, "joint_draws", drawn)
+    monkeypatch.setattr(best, "joint_draws", drawn)
 
 
 def test_a_plan_that_turns_out_slower_lets_fewer_in(monkeypatch: pytest.MonkeyPatch) -> None:

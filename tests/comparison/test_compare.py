@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autotune.comparison import Comparison, compare
-from autotune.comparison.best import capacity_study
-from autotune.comparison.capacity import drawn_capacities
+from autotune.comparison.best import capacity_study, drawn_capacities
 from autotune.comparison.operators import gpu_s_per_request, time_rows, where_from
 from autotune.comparison.probability_better import p_better
 from autotune.comparison.robustness import load_order, rescored

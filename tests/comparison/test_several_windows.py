@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from autotune.comparison.best import capacity_study
-from autotune.comparison.capacity import drawn_capacities
+from autotune.comparison.best import capacity_study, drawn_capacities
 from autotune.retuning.decide_window import WeighedWindow, best_over
 from autotune.scoring.best_knobs import score_launches
 from autotune.scoring.value_and_gain import served_within_limits

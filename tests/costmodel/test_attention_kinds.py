@@ -15,14 +15,14 @@ from costmodel.arch.attention import (
     Linear,
     StateSpace,
 )
-from costmodel.arch.block import ONE_RANK, Block, Cut, OneRank
+from costmodel.arch.block import ONE_RANK, Block, Cut, Shards
 from costmodel.arch.ffn import Dense, Experts
 from costmodel.step.attention_cores import DECODE_CORE, INDEXER, PROMPT_CORE, SCAN_CHUNK, attention_kernels
 from tests.costmodel.helpers import BASE
 from tests.costmodel.machines import machine, one, prompt_work
 
 HIDDEN = 37
-TWO = OneRank(attn_tp=2)
+TWO = Shards(attn_tp=2)
 """Two shards of attention heads."""
 MAMBA_2 = StateSpace(kind=AttentionKind.SSM, heads=6, key_dim=5, value_dim=3, conv=4, groups=2, state_bytes=4)
 MAMBA_1 = StateSpace(kind=AttentionKind.SSM, heads=18, key_dim=5, value_dim=1, conv=4, dt_rank=7)

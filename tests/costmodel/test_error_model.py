@@ -23,7 +23,7 @@ from costmodel.plan.layout import Layout
 
 LOOP = Latencies(
     first_s=np.array([3.0]),
-    kv_wait_s=np.array([7.0]),
+    wait_s=np.array([7.0]),
     longest_extra_s=np.array([2.0]),
     tpot_s=np.array([0.5]),
     outputs=11.0,
@@ -35,7 +35,7 @@ def test_errors_in_a_closed_loop_by_hand() -> None:
     moved, factor = LOOP.moved(np.array([2.0]), np.array([3.0]))
     assert (LOOP.ttft_s[0], LOOP.ttft_longest_s[0], LOOP.e2e_s[0]) == (10.0, 12.0, 15.5)
     assert factor[0] == pytest.approx(8.5 / 22.5)
-    assert moved.kv_wait_s[0] == pytest.approx(7.0 * 22.5 / 8.5)
+    assert moved.wait_s[0] == pytest.approx(7.0 * 22.5 / 8.5)
     assert moved.ttft_s[0] == pytest.approx(6.0 + 7.0 * 22.5 / 8.5)
     assert moved.ttft_longest_s[0] == pytest.approx(moved.ttft_s[0] + 4.0)
     assert (moved.tpot_s[0], moved.first_share[0]) == (pytest.approx(1.5), pytest.approx(6.0 / 22.5))

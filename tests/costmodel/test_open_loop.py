@@ -21,6 +21,7 @@ from costmodel.estimate.open_loop import (
     came_since,
     evenly,
     knots_around,
+    with_spare,
 )
 from costmodel.estimate.result import Estimate
 from costmodel.plan.columns import Floats, Ints
@@ -97,6 +98,8 @@ def test_what_is_added_hangs_together(monkeypatch: pytest.MonkeyPatch) -> None:
         for cv2 in (1.0, 2.0, 0.0, 8.0)
     )
     assert never.ttft_s[0] == before.ttft_s[0]
+    told = with_spare(before, rows, found, knots, 0.5 * rate)
+    assert np.exp(told.spare_log[0]) == pytest.approx(found.requests_per_s.max() / (0.5 * rate[0]))
     assert once.tpot_s[0] > 1.01 * before.tpot_s[0]
     assert twice.tpot_s[0] - before.tpot_s[0] == pytest.approx(2.0 * (once.tpot_s[0] - before.tpot_s[0]))
     assert bursts.tpot_s[0] - before.tpot_s[0] == pytest.approx(4.0 * (once.tpot_s[0] - before.tpot_s[0]))
@@ -130,6 +133,7 @@ def test_prompts_behind_a_first_token_by_hand() -> None:
         e2e_s=np.array([2.6]),
     )
     rows, prompts = np.array([0]), {"prompt_s": np.array([0.1]), "passes": np.array([0.5]), "per_s": np.array([4.0])}
+    prompts["slowest_s"] = np.array([np.inf])
     after = among_prompts(made, rows, uneven=np.ones(1), **prompts)
     assert after.e2e_s[0] == pytest.approx(2.6 + 0.1 * (4.0 * 0.35) / (1.0 - 4.0 * 0.1))
     assert after.tpot_s[0] == pytest.approx((after.e2e_s[0] - 0.6) / 100.0)
@@ -139,6 +143,9 @@ def test_prompts_behind_a_first_token_by_hand() -> None:
     assert bursts.ttft_s[0] == pytest.approx(0.6 + 0.1 * 0.4 / 0.6)
     assert bursts.ttft_parts_s[QUEUE, 0] - made.ttft_parts_s[QUEUE, 0] == pytest.approx(0.1 * 0.4 / 0.6)
     assert bursts.e2e_s[0] - bursts.ttft_s[0] == pytest.approx(100.0 * bursts.tpot_s[0])
+    # with all in flight that it has room for, a token takes 0.0205 s: no more prompts can come beside
+    full = among_prompts(made, rows, uneven=np.ones(1), **(prompts | {"slowest_s": np.array([0.0205])}))
+    assert (full.tpot_s[0], full.e2e_s[0]) == (pytest.approx(0.0205), pytest.approx(2.6 + 2.0 * 0.025))
     # a pass of 0.4 s through two stages, half a pass for each prompt: the same 0.1 s, 4 per second on each replica
     two = np.array([2.0])
     even = evenly(made, rows, offered_per_s=np.array([8.0]), replicas=two, stages=two)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from autotune.engines import ENGINES, Engine
-from autotune.graph.ranks import ReplicaRanks
+from autotune.graph.program import ReplicaRanks
 from autotune.launch.files import write_export
 from autotune.launch.reading.import_plan import import_plan
 from autotune.launch.reading.parse import find_engine

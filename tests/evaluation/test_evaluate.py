@@ -15,6 +15,7 @@ from autotune.comparison import compare
 from autotune.evaluation import Evaluation, evaluate, read_claims
 from autotune.evaluation.compatibility import compatibility
 from autotune.evaluation.strategy import AXES
+from autotune.evaluation.values import Sections
 from autotune.report.evaluation import evaluation_document
 from autotune.report.evaluation_text import evaluation_report
 from autotune.report.markdown import markdown_report
@@ -41,6 +42,11 @@ FIELDS = {
 def reference() -> Evaluation:
     """The reference plan under its report's claims."""
     return evaluate(load_study(REFERENCE), claims=read_claims(CLAIMS))
+
+
+def _sections(found: Evaluation) -> Sections:
+    assert isinstance(found.sections, Sections)
+    return found.sections
 
 
 def test_tensor_parallelism_crosses_pairs_within_a_host() -> None:
@@ -85,7 +91,7 @@ def test_no_plan_does_more_at_its_load_than_at_saturation() -> None:
         },
         Path("full.toml"),
     )
-    found = evaluate(study).performance
+    found = _sections(evaluate(study)).performance
     assert found["tokens_per_ms_at_saturation"]["in_all"] >= found["tokens_per_ms"]["in_all"]
 
 
@@ -108,7 +114,7 @@ def test_the_reference_fails_for_its_throughput(reference: Evaluation) -> None:
 
 def test_modules_of_the_reference_by_hand(reference: Evaluation) -> None:
     """16 layers of 16 experts: 256 modules, four times that in four replicas, 8 per GPU, one per GPU and layer."""
-    experts = reference.compatibility["expert_modules"]
+    experts = _sections(reference).compatibility["expert_modules"]
     assert experts == {
         "distinct": 256,
         "instances": 1024,
@@ -116,30 +122,33 @@ def test_modules_of_the_reference_by_hand(reference: Evaluation) -> None:
         "per_gpu_per_layer": 1.0,
         "distinct_per_gpu": 2.0,
     }
-    assert reference.compatibility["stage_layers"] == [8, 8]
-    assert reference.compatibility["heads_per_rank"] == 4.0
-    launches = {e["engine"]: e["launches"] for e in reference.compatibility["engines"]}
+    assert _sections(reference).compatibility["stage_layers"] == [8, 8]
+    assert _sections(reference).compatibility["heads_per_rank"] == 4.0
+    launches = {e["engine"]: e["launches"] for e in _sections(reference).compatibility["engines"]}
     assert launches == {"vllm": True, "sglang": True, "trtllm": False}
 
 
 def test_tokens_per_ms_multiply(reference: Evaluation) -> None:
     """A pipeline is 16 GPUs of a stage, all are four pipelines; saturation is at least the load's figure."""
     for place in ("tokens_per_ms", "tokens_per_ms_at_saturation", "tokens_per_ms_target"):
-        part = reference.performance[place]
+        part = _sections(reference).performance[place]
         assert part["per_pipeline"] == pytest.approx(16 * part["per_gpu_of_a_stage"])
         assert part["in_all"] == pytest.approx(4 * part["per_pipeline"])
-    assert reference.performance["tokens_per_ms_target"]["in_all"] == 6400.0
-    full, load = reference.performance["tokens_per_ms_at_saturation"], reference.performance["tokens_per_ms"]
+    assert _sections(reference).performance["tokens_per_ms_target"]["in_all"] == 6400.0
+    full, load = (
+        _sections(reference).performance["tokens_per_ms_at_saturation"],
+        _sections(reference).performance["tokens_per_ms"],
+    )
     assert full["in_all"] >= load["in_all"]
 
 
 def test_memory_of_each_stage_adds_up(reference: Evaluation) -> None:
     """Kinds of a stage sum to the GPU's 64 GB; experts are 8 x 3 x 2048 x 6144 x 2 bytes; the fullest is tune's."""
     for stage in (0, 1):
-        kinds = {m.kind: m.bytes for m in reference.memory if m.stage == stage}
+        kinds = {m.kind: m.bytes for m in _sections(reference).memory if m.stage == stage}
         assert sum(kinds.values()) == pytest.approx(64e9)
         assert kinds["experts"] == 8 * 3 * 2048 * 6144 * 2
-    used = [sum(m.bytes for m in reference.memory if m.stage == s and m.kind != "free") for s in (0, 1)]
+    used = [sum(m.bytes for m in _sections(reference).memory if m.stage == s and m.kind != "free") for s in (0, 1)]
     assert reference.result is not None
     assert max(used) / 64e9 == pytest.approx(reference.result.metrics["memory_util_frac"], rel=1e-6)
 
@@ -148,18 +157,18 @@ def test_largest_batch_and_longest_prompt(reference: Evaluation) -> None:
     """One token more than the longest prompt does not fit; the batch is what there is KV room for."""
     assert reference.result is not None
     chunk = reference.result.knobs.max_num_batched_tokens
-    longest = reference.capacity["longest_prompt_tokens"]
+    longest = _sections(reference).capacity["longest_prompt_tokens"]
     for tokens, fits in ((longest, True), (longest + 1, False)):
         overrides = [f"workload.longest_prompt={tokens}", f"search.max_num_batched_tokens=[{chunk}]"]
         changed = load_study(REFERENCE, overrides)
         found = {c.name: c.passed for c in evaluate(changed).checks}
         assert found["kv_capacity"] is fits
-    assert reference.capacity["largest_batch_requests"] % 4 == 0
+    assert _sections(reference).capacity["largest_batch_requests"] % 4 == 0
 
 
 def test_claims_of_the_report(reference: Evaluation) -> None:
     """What the report says is confirmed, refuted or undecidable, each with our figure."""
-    status = {c.claim: c.status for c in reference.claims}
+    status = {c.claim: c.status for c in _sections(reference).claims}
     assert status["uses 128 GPUs"] == "confirmed"
     assert status["256 expert modules"] == "confirmed"
     assert status["2:1, two expert modules per GPU"] == "refuted"
@@ -172,12 +181,12 @@ def test_claims_of_the_report(reference: Evaluation) -> None:
     assert status["one expert per GPU gives every GPU the same load"] == "refuted"
     assert status["8 layers each give both stages the same load"] == "confirmed"
     assert status["can be deployed with TensorRT-LLM"] == "refuted"
-    assert all(c.reason and c.computed is not None for c in reference.claims)
+    assert all(c.reason and c.computed is not None for c in _sections(reference).claims)
 
 
 def test_quantities_by_hand(reference: Evaluation) -> None:
     """Weights with their copies, Little's law, and tokens over all GPUs, written out."""
-    found = reference.quantities
+    found = _sections(reference).quantities
     attention, experts, vocabulary, router = 16 * 4 * 2048**2, 256 * 3 * 2048 * 6144, 2 * 32000 * 2048, 16 * 16 * 2048
     norms = 16 * 2 * 2048
     one_tp_group = 2 * (attention + vocabulary) + 2 * 4 * (router + norms)
@@ -227,7 +236,10 @@ def test_a_plan_that_does_not_fit() -> None:
     memory = checks["memory_util_frac"].value
     assert memory is not None
     assert memory > 1.0
-    assert (found.capacity["largest_batch_requests"], found.capacity["longest_prompt_tokens"]) == (0.0, 0)
+    assert (
+        _sections(found).capacity["largest_batch_requests"],
+        _sections(found).capacity["longest_prompt_tokens"],
+    ) == (0.0, 0)
     assert markdown_report(evaluation_report(evaluation_document(found)))
     assert "KV room for the longest request" in found.conclusion
 
@@ -237,7 +249,7 @@ def test_harm_at_a_given_rate() -> None:
     study = load_study(ROOT / "studies" / "llama-70b-16xh100.toml")
     report = evaluate(study, "TP4")
     assert report.binding == "tpot_ms"  # the load is solved to serve just the rate: that is no limit that binds
-    found = {v.axis: v for v in report.strategy}
+    found = {v.axis: v for v in _sections(report).strategy}
     assert found["TP"].verdict == "HARMFUL"
     assert found["PP"].verdict == "OPTIMAL"
 
@@ -263,7 +275,7 @@ def test_the_best_plan_is_optimal_on_every_axis() -> None:
     best = autotune.tune(study).ranked[0]
     found = evaluate(study, best.plan)
     assert found.passed
-    assert {v.verdict for v in found.strategy} == {"OPTIMAL"}
+    assert {v.verdict for v in _sections(found).strategy} == {"OPTIMAL"}
     assert found.distance is not None
     assert found.distance.frac == pytest.approx(0.0, abs=1e-9)
     assert found.conclusion.startswith("Proceed: ")
@@ -277,7 +289,7 @@ def test_a_forbidden_plan_fails_by_its_rule() -> None:
     assert {c.name for c in found.checks} >= {"attention_heads"}
     document = evaluation_document(found)
     assert document["memory"] == []
-    reasons = {v.axis: v.reason for v in found.strategy}
+    reasons = {v.axis: v.reason for v in _sections(found).strategy}
     assert "more_ranks_than_experts" in reasons["EP"]
     assert "attention_heads" in reasons["TP"]
 
@@ -391,7 +403,7 @@ def test_at_a_given_rate_the_time_of_a_request_is_what_a_plan_loses() -> None:
     assert found.distance is not None
     assert (found.distance.frac, found.distance.metric) == (pytest.approx(longer, rel=0.02), "e2e_s")
     assert "Instead: " in found.conclusion
-    losses = {v.axis: v for v in found.strategy}
+    losses = {v.axis: v for v in _sections(found).strategy}
     assert losses["TP"].loss_frac == pytest.approx(longer, rel=0.02)
     assert losses["TP"].verdict == "HARMFUL"
     assert any(operator.lower() in losses["TP"].reason for operator in OPERATORS.values())

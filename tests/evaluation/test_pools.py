@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from autotune.disaggregated.rescore import pools_at
-from autotune.evaluation import evaluate, read_claims
-from autotune.evaluation.evaluate_pools import PoolEvaluation
-from autotune.report.html.evaluation import pool_evaluation_page
+from autotune.evaluation import Evaluation, evaluate, read_claims
+from autotune.evaluation.evaluate_pools import PoolSections
+from autotune.report.evaluation import evaluation_document
+from autotune.report.evaluation_text import evaluation_report
+from autotune.report.html.evaluation import evaluation_page
 from autotune.report.markdown import markdown_report
-from autotune.report.pool_evaluation import pool_evaluation_document, pool_evaluation_report
 from autotune.scoring.limits import LOAD_SERVED
 from autotune.space.pool_plan import ALIKE_FRAC, slower_pool
 from autotune.study import Study
@@ -38,10 +39,15 @@ def _study(*, workload: Mapping[str, float] = MappingProxyType({}), **tables: ob
     )
 
 
-def _found(study: Study, plan: str = PLAN) -> PoolEvaluation:
+def _found(study: Study, plan: str = PLAN) -> Evaluation:
     found = evaluate(study, plan)
-    assert isinstance(found, PoolEvaluation)
+    assert isinstance(found.sections, PoolSections)
     return found
+
+
+def _pools(found: Evaluation) -> PoolSections:
+    assert isinstance(found.sections, PoolSections)
+    return found.sections
 
 
 def test_a_plan_is_worth_the_same_everywhere() -> None:
@@ -49,8 +55,8 @@ def test_a_plan_is_worth_the_same_everywhere() -> None:
     study = _study()
     best = tune(study).ranked[0]
     evaluated = _found(study, best.plan)
-    assert evaluated.result.metrics == pytest.approx(dict(best.metrics), rel=1e-12)
-    assert evaluated.result.pools == best.pools
+    assert _pools(evaluated).plan.metrics == pytest.approx(dict(best.metrics), rel=1e-12)
+    assert _pools(evaluated).plan.pools == best.pools
     result = tune(_study(baseline={"plan": best.plan})).baseline
     assert result is not None
     assert result.result is not None
@@ -59,7 +65,7 @@ def test_a_plan_is_worth_the_same_everywhere() -> None:
 
 def test_rates_match_by_hand() -> None:
     """One more GPU helps the slower pool alone, by its rate per GPU at most; the faster one idles by the difference."""
-    match = _found(_study()).rate_match
+    match = _pools(_found(_study())).rate_match
     p, d = match.prefill_requests_per_s, match.decode_requests_per_s
     able = {"prefill": p, "decode": d}
     gains = {
@@ -76,17 +82,17 @@ def test_rates_match_by_hand() -> None:
 
 def test_a_given_rate_that_both_pools_carry_is_set_by_neither() -> None:
     """At half of what the slower pool can do, each pool is in use by what the rate is of its own, in words too."""
-    free = _found(_study()).rate_match
+    free = _pools(_found(_study())).rate_match
     rate = 0.5 * min(free.prefill_requests_per_s, free.decode_requests_per_s)
     found = _found(_study(workload={"request_rate_per_s": rate}))
-    match = found.rate_match
+    match = _pools(found).rate_match
     faster = max(match.prefill_requests_per_s, match.decode_requests_per_s)
     assert free.given_requests_per_s is None
     assert match.given_requests_per_s == rate
     assert match.idle_frac == pytest.approx(1.0 - rate / faster)
-    text = markdown_report(pool_evaluation_report(pool_evaluation_document(found)))
+    text = markdown_report(evaluation_report(evaluation_document(found)))
     assert "sets the rate" not in text
-    for pool in (found.prefill, found.decode):
+    for pool in (_pools(found).prefill, _pools(found).decode):
         assert f"{pool.used_frac:.0%} of what the {pool.role} pool can do" in text
 
 
@@ -114,9 +120,9 @@ def test_no_load_has_a_pool_serve_more_than_it_can(case: tuple[str, str, str, in
             search={"max_num_batched_tokens": [16384], "disaggregated": "only"},
         )
         found = _found(study, plan)
-        served = found.result.metrics["requests_per_s"]
-        used = [served / pool.requests_per_s for pool in (found.prefill, found.decode)]
-        assert used == pytest.approx([pool.used_frac for pool in (found.prefill, found.decode)])
+        served = _pools(found).plan.metrics["requests_per_s"]
+        used = [served / pool.requests_per_s for pool in (_pools(found).prefill, _pools(found).decode)]
+        assert used == pytest.approx([pool.used_frac for pool in (_pools(found).prefill, _pools(found).decode)])
         assert max(used) <= 1.0 + 1e-6
         most.append(max(used))
     assert max(most) > 0.995
@@ -125,14 +131,14 @@ def test_no_load_has_a_pool_serve_more_than_it_can(case: tuple[str, str, str, in
 def test_a_rate_that_the_closed_loop_serves_is_carried() -> None:
     """A given rate of 99 % of what the best load serves is served, and more than all of it is not."""
     study = _study(constraints={"ttft_ms": 60000, "tpot_ms": 400})
-    served = pools_at(study, _found(study).result, np.array([1000.0, 4000.0])).requests_per_s.max()
+    served = pools_at(study, _pools(_found(study)).plan, np.array([1000.0, 4000.0])).requests_per_s.max()
     for share, verdict in ((0.99, True), (1.01, False)):
         found = _found(
             _study(constraints={"ttft_ms": 60000, "tpot_ms": 400}, workload={"request_rate_per_s": share * served})
         )
         check = next(c for c in found.checks if c.name == LOAD_SERVED)
         assert check.passed == verdict
-        assert (found.rate_match.given_requests_per_s is not None) == verdict
+        assert (_pools(found).rate_match.given_requests_per_s is not None) == verdict
 
 
 def test_both_commands_name_the_same_pool() -> None:
@@ -141,7 +147,7 @@ def test_both_commands_name_the_same_pool() -> None:
         study = _study(workload=workload)
         for plan in tune(study).ranked[:4]:
             assert plan.pools is not None
-            match = _found(study, plan.plan).rate_match
+            match = _pools(_found(study, plan.plan)).rate_match
             assert match.slower == plan.pools.slower
             able = match.prefill_requests_per_s, match.decode_requests_per_s
             assert match.slower == slower_pool(*able)
@@ -151,22 +157,22 @@ def test_both_commands_name_the_same_pool() -> None:
 def test_sections_agree_with_the_plan() -> None:
     """Parts of the first token sum to TTFT, slots to what the pool runs at once, GPU time to the pools' use."""
     found = _found(_study())
-    metrics = found.result.metrics
-    document = pool_evaluation_document(found)
+    metrics = _pools(found).plan.metrics
+    document = evaluation_document(found)
     assert sum(document["ttft_parts_s"].values()) == pytest.approx(metrics["ttft_s"], rel=1e-9)
-    transfer = found.transfer
+    transfer = _pools(found).transfer
     assert (transfer.bytes_s + transfer.handover_s) / metrics["ttft_s"] == pytest.approx(transfer.ttft_frac)
-    assert found.decode.slots >= found.decode.in_flight * (1.0 - 1e-9)
-    assert found.prefill.gpus + found.decode.gpus == 8
-    for section in (found.prefill, found.decode):
+    assert _pools(found).decode.slots >= _pools(found).decode.in_flight * (1.0 - 1e-9)
+    assert _pools(found).prefill.gpus + _pools(found).decode.gpus == 8
+    for section in (_pools(found).prefill, _pools(found).decode):
         assert 0.0 < section.used_frac <= 1.0
         assert sum(section.gpu_s.values()) * metrics["requests_per_s"] <= section.gpus * 1.3
 
 
 def test_every_form_shows_it() -> None:
     """Text and page name both pools, the plan and the verdict."""
-    document = pool_evaluation_document(_found(_study()))
-    text, page = markdown_report(pool_evaluation_report(document)), pool_evaluation_page(document)
+    document = evaluation_document(_found(_study()))
+    text, page = markdown_report(evaluation_report(document)), evaluation_page(document)
     for shown in (text, page):
         assert document["name"] in shown
         assert document["verdict"] in shown

@@ -11,7 +11,7 @@ import pytest
 
 from autotune.engines import traits_by_name
 from autotune.graph import COLLAPSES, InvalidPlanError, PlanGraph, plan_graph
-from autotune.graph.ranks import ReplicaRanks
+from autotune.graph.program import ReplicaRanks
 from costmodel.arch.attention import GroupedQuery
 from costmodel.errors import InputError
 from costmodel.plan.layout import Layout

@@ -15,7 +15,7 @@ from autotune.engines.service import BenchLoad, Knobs, Service, StartLimits
 from autotune.launch.plan import LaunchPlan
 from autotune.launch.pools.make import PoolLaunch, make_pool_launch
 from autotune.launch.reading.plan_of_command import knobs_of, layout_of, same_servers
-from autotune.launch.reading.sources import script_commands, with_config
+from autotune.launch.reading.sources import Reader, with_config
 from autotune.launch.replicas import launch_plan
 from autotune.launch.service import LaunchOptions
 from autotune.launch.targets.scripts import config_files, process_script
@@ -111,7 +111,8 @@ def expressible(made: Service) -> LaunchPlan | None:
 def read_back(plan: LaunchPlan, folder: Path, arch: Arch) -> tuple[Layout, dict[str, Any]]:
     """Layout and knobs that the scripts say, from their text alone."""
     texts = [process_script(plan, process) for process in plan.processes]
-    commands = [(c, 1) for text in texts for c in script_commands(text, plan.service.version)]
+    reader = Reader(version=plan.service.version, given={})
+    commands = [(found.command, 1) for text in texts for found in reader.script(text)]
     return understood_commands(commands, plan, folder, arch)
 
 

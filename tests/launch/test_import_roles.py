@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from autotune.launch.reading.import_plan import import_plan
-from autotune.launch.reading.proxied import Address, addresses_of
+from autotune.launch.reading.roles import Address, addresses_of
 from costmodel.errors import InputError
 
 BOTH = {"kv_connector": "NixlConnector", "kv_role": "kv_both"}

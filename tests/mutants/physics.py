@@ -68,7 +68,7 @@ PHYSICS: tuple[Change, ...] = (
     *changes_of(
         "costmodel/estimate/error_model.py",
         ("2.0 * TARGET_CORRELATION * first * rest", "1.0 * TARGET_CORRELATION * first * rest"),
-        ("self.kv_wait_s * (moved.running_s / self.running_s)", "self.kv_wait_s"),
+        ("self.wait_s * (moved.running_s / self.running_s)", "self.wait_s"),
         ("gpus, experts = layout.width * layout.pp,", "gpus, experts = layout.width,"),
         ("(REACH_SD[target] * self.beyond) ** 2", "REACH_SD[target] ** 2 * self.beyond"),
     ),

@@ -11,13 +11,20 @@ import pytest
 import yaml
 
 from autotune.launch.quoting import check_name
-from autotune.planning.day_launch import AskedDay, launch_script
 from autotune.planning.day_program import DayRules, ReplicaKind
 from autotune.planning.forecast import Forecast, forecast_day
 from autotune.planning.joined_days import DayShape, joined_days
 from autotune.planning.loads import DAY_S, DayLoads, day_loads
 from autotune.planning.replay import recorded_day, surged
-from autotune.planning.schedule_files import Deployment, crontab, dynamo_bounds, keda_objects, triggers
+from autotune.planning.schedule_files import (
+    AskedDay,
+    Deployment,
+    crontab,
+    dynamo_bounds,
+    keda_objects,
+    launch_script,
+    triggers,
+)
 from autotune.planning.strategies import reactive
 from autotune.traffic.read import read_traffic
 from autotune.traffic.requests import Columns

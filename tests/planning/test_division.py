@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from autotune.comparison.best import capacity_study
-from autotune.planning.divide_cluster import Division, divide_cluster
-from autotune.planning.division import best_divisions, division_of
+from autotune.planning.divide_cluster import Division, best_divisions, divide_cluster, division_of
 from autotune.planning.model_tables import model_table, replica_offers
 from autotune.planning.models_study import ClusterStudy, load_models_study
 from autotune.scoring.best_knobs import score

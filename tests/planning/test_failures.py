@@ -11,8 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from autotune.planning.failure_domains import DOMAINS, Place, worst_loss
-from autotune.planning.failures import FailureRates, expected_failures_per_year, years_of_failures
+from autotune.planning.failures import (
+    DOMAINS,
+    FailureRates,
+    Place,
+    expected_failures_per_year,
+    worst_loss,
+    years_of_failures,
+)
 from autotune.planning.model_tables import offer_simulation, replica_offers
 from autotune.planning.replica_loss import LossEvent, LossRun, run_loss
 from autotune.planning.survive import placed, survive

@@ -6,8 +6,8 @@ from io import StringIO
 
 from rich.console import Console
 
+from autotune.report.answer import tune_report
 from autotune.report.terminal import print_report
-from autotune.report.tune_text import tune_report
 from autotune.study import load_study
 from autotune.tuning import tune
 from tests.studies import FOLDER

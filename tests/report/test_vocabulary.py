@@ -12,6 +12,7 @@ import pytest
 
 from autotune.engines import ENGINES, engine_title
 from autotune.metrics import METRICS, OBJECTIVES
+from autotune.report.answer import tune_report
 from autotune.report.document import plans_csv, tune_document
 from autotune.report.evaluation_text import evaluation_report
 from autotune.report.html.evaluation import evaluation_page
@@ -19,12 +20,14 @@ from autotune.report.html.tune import tune_page
 from autotune.report.markdown import markdown_report
 from autotune.report.svg.scale import linear
 from autotune.report.terminal import Terminal, print_report
-from autotune.report.tune_text import tune_report
-from autotune.report.vocabulary.plan_names import name_of_key, plan_name
-from autotune.report.vocabulary.titles import LIMITS, MEMORY, OPERATORS, TONES, TTFT_PARTS, memory_parts
-from autotune.report.vocabulary.words import measure, percent, probability, signed
+from autotune.report.vocabulary.plan_names import name_of_key
+from autotune.report.vocabulary.titles import LIMITS, MEMORY, TONES, TTFT_PARTS, memory_parts
+from autotune.report.vocabulary.words import measure, percent, signed
+from autotune.scoring.gpu_time import OPERATORS
 from autotune.scoring.limits import study_limits
+from autotune.scoring.plan_name import plan_name
 from autotune.study import load_study
+from autotune.text.numbers import probability
 from autotune.tuning import tune
 from costmodel.estimate.result import MEMORY_KINDS
 from costmodel.estimate.result import TTFT_PARTS as PARTS

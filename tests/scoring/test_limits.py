@@ -9,7 +9,16 @@ import pytest
 
 from autotune.metrics import ESTIMATED, LOG_SDS, METRICS, OBJECTIVES
 from autotune.scoring import limits
-from autotune.scoring.limits import LIMITS, P_MEETS, LimitKind, check_limits, hard_limit, probable, study_limits
+from autotune.scoring.limits import (
+    LIMITS,
+    P_MEETS,
+    LimitKind,
+    check_limits,
+    hard_limit,
+    p_meets,
+    probable,
+    study_limits,
+)
 from autotune.study import Constraints, Study
 from autotune.study.sections import PERCENTILE_FIELDS
 from autotune.tuning import tune
@@ -94,6 +103,20 @@ def test_what_is_sure_and_what_is_probable() -> None:
         for load in ({}, {"request_rate_per_s": 2.0})
     ]
     assert found == [["ttft_ms", "min_output_tokens_per_s_per_gpu"], ["ttft_ms"]]
+
+
+def test_what_serves_little_more_than_comes_may_not_serve_it() -> None:
+    """One standard deviation of its steps' pace above the rate it is 84 % probable, though every latency is kept."""
+    study = question(constraints={"tpot_ms": 1e6}, workload={"isl": 1009, "osl": 211, "request_rate_per_s": 2.0})
+    layout = next(iter(tune(study).space.candidates))
+    e = evaluate(study, layout.engine, layout.layout, np.array([8.0, 8.0, 8.0]), [2048])
+    sd = 0.1
+    spare = replace(
+        e, tpot_log_sd=np.full(3, sd), spare_log=np.array([sd, 0.0, np.inf]), requests_per_s=np.full(3, 2.0)
+    )
+    assert p_meets(study_limits(study), spare) == pytest.approx(np.array([0.841345, 0.5, 1.0]), abs=1e-5)
+    loop = question(constraints={"tpot_ms": 1e6})
+    assert p_meets(study_limits(loop), spare) == pytest.approx(np.ones(3))
 
 
 def test_values_and_excesses_by_hand() -> None:

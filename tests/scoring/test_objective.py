@@ -91,7 +91,7 @@ def test_points_that_no_other_is_better_than() -> None:
 def test_errors_of_throughput_move_a_cost_the_other_way() -> None:
     """Half of the tokens at the same price are twice as dear; TPOT is drawn by itself."""
     one = np.ones(1)
-    loop = Latencies(first_s=one, kv_wait_s=0.0 * one, longest_extra_s=0.0 * one, tpot_s=one, outputs=1.0)
+    loop = Latencies(first_s=one, wait_s=0.0 * one, longest_extra_s=0.0 * one, tpot_s=one, outputs=1.0)
     drawn = Draws.of(loop, np.array([2.0]), np.array([2.0]))
     assert drawn.throughput_factor[0] == pytest.approx(0.5)
     assert drawn.metric(COST, np.array([3.0]))[0] == pytest.approx(6.0)

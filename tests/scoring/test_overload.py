@@ -62,7 +62,7 @@ def test_a_first_token_has_no_time(rate: float) -> None:
     assert isfinite(checks["tpot_ms"].value or inf)
     assert not checks["tpot_ms"].grows
     assert found.binding == "request_rate_per_s"
-    assert found.quantities["ttft_s"] == inf
+    assert found.sections.quantities["ttft_s"] == inf
 
 
 def test_a_rate_that_is_served_has_a_first_token() -> None:

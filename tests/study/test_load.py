@@ -12,7 +12,7 @@ import pytest
 
 from autotune.space import parse_plan, resolve
 from autotune.study import IntRange, field_paths, load_study
-from autotune.study.json_schema import json_schema
+from autotune.study.study_table import json_schema
 from autotune.traffic.load import load_study as load_with_log
 from costmodel.errors import InputError
 from tests.studies import FOLDER

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from autotune.report.answer import tune_report
 from autotune.report.document import tune_document
 from autotune.report.terminal import print_report
-from autotune.report.tune_text import tune_report
 from autotune.scoring.objective import plan_expected
 from autotune.scoring.stage_split import balanced_splits, best_split
 from autotune.scoring.trial_record import study_header

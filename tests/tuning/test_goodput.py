@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from autotune.metrics import GOODPUT
-from autotune.report.tune_text import tune_report
+from autotune.report.answer import tune_report
 from autotune.scoring.limits import LOAD_SERVED, study_limits
 from autotune.simulation.percentile_limits import percentile_limits
 from autotune.simulation.simulate_plan import simulate_plan, study_traffic

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from autotune.cli.stores import study_store
+from autotune.report.answer import tune_report
 from autotune.report.document import baseline_place, baseline_rank, tune_document
-from autotune.report.tune_text import tune_report
 from autotune.scoring.limits import JOINT_PROBABILITY
 from autotune.scoring.objective import ranking_value
 from autotune.simulation.percentile_limits import percentile_limits

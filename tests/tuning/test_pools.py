@@ -19,9 +19,9 @@ from autotune.engines.pair_rules import ANY_DEGREE, Degrees, pair_violations
 from autotune.report.document import tune_document
 from autotune.report.kinds import kinds_line
 from autotune.report.ranked_table import ranked_plans
-from autotune.report.vocabulary.plan_names import plan_name
 from autotune.scoring.dominance import skyband
 from autotune.scoring.objective import plan_expected
+from autotune.scoring.plan_name import plan_name
 from autotune.scoring.plan_order import rank
 from autotune.scoring.trial_record import study_header
 from autotune.space import enumerate_space

@@ -20,6 +20,7 @@ from costmodel.calibration.residual import (
     TRIANGLE,
     Residual,
     TargetResidual,
+    full_covariance,
     own_key,
     residual_columns,
 )
@@ -29,6 +30,7 @@ from costmodel.hardware import Gpu
 from costmodel.measured.learn_profile import calibrate, learn_cell
 from costmodel.measured.runs import Run, prepare_runs
 from costmodel.measured.runs_csv import read_runs
+from costmodel.plan.columns import Floats
 from tests.conftest import DATA
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,6 +61,39 @@ def test_posterior_of_a_level_by_hand() -> None:
     assert found[len(FEATURES)] == pytest.approx(1 / precision)
     together = posterior(prior, phi, np.zeros(3, dtype=np.int64), np.array([0.3, 0.2, 0.1]))
     assert together[len(FEATURES)] == pytest.approx(1 / (1 / 0.04 + 1 / (0.02 + 0.01 / 3)))
+
+
+@pytest.mark.parametrize("factor", [0.5, 0.8, 1.1, 1.5, 3.0])
+def test_servers_of_another_pace_are_learnt_whatever_the_pace(factor: float) -> None:
+    """Eight runs that are all off by one factor: what is left of it is far less than their noise, and lies inside."""
+    prior, phi, noise = _small_prior()
+    found = posterior(prior, phi, np.arange(8), np.log(factor) + noise)
+    predicted = phi.T @ np.array(found[: len(FEATURES)])
+    spread = full_covariance(np.array(found[len(FEATURES) :]))
+    sd = np.sqrt(np.einsum("ir,ij,jr->r", phi, spread, phi) + 0.03**2)
+    assert np.abs(predicted - np.log(factor)).mean() < 0.02
+    assert np.mean(np.abs(predicted - np.log(factor) - noise) < 1.28 * sd) >= 0.6
+
+
+def test_a_level_of_their_own_is_learnt_only_where_runs_ask_for_it() -> None:
+    """Runs as they were expected leave the posterior of Bayes' rule as it is, to the last digit."""
+    prior, phi, noise = _small_prior()
+    found = posterior(prior, phi, np.arange(8), noise)
+    spread = full_covariance(prior.covariance[0])
+    kernel = phi.T @ spread @ phi + np.diag(np.full(8, 0.03**2))
+    gain = np.linalg.solve(kernel, phi.T @ spread).T
+    assert np.array(found[: len(FEATURES)]) == pytest.approx(gain @ noise, abs=1e-12)
+
+
+def _small_prior() -> tuple[TargetResidual, Floats, Floats]:
+    """A level and a slope known to 5 %, the features of eight runs, and their noise of 3 %."""
+    near = {(0, 0): 0.05**2, (1, 1): 0.05**2}
+    tri = np.array([[near.get(place, 0.0) for place in TRIANGLE]])
+    zeros = np.zeros((1, len(FEATURES)))
+    prior = TargetResidual(mean=zeros, covariance=tri, own=zeros, noise=np.array([0.03**2]))
+    phi = np.zeros((len(FEATURES), 8))
+    phi[0], phi[1] = 1.0, np.linspace(-1.0, 1.0, 8)
+    return prior, phi, 0.03 * np.array([0.5, -1.2, 0.3, 1.1, -0.4, -0.9, 0.8, 0.1])
 
 
 def test_profile_round_trip(tmp_path: Path) -> None:
@@ -196,3 +231,17 @@ def test_eight_runs_of_a_cell_out_of_sample() -> None:
     assert len(files) == 6
     assert all(s["cells"] >= 8 and s["tpot_lowered"] >= 0.39 and s["ttft_lowered"] >= 0.3 for s in stated)
     assert all(s["tpot_after"] < 0.07 and s["ttft_after"] < 0.16 for s in stated)
+
+
+def test_runs_that_contradict_what_was_known_are_said_to(tmp_path: Path) -> None:
+    """As they were expected nothing is said; twice as slow throughout it is, and predicted as they are."""
+    runs = _runs(tmp_path, 8)
+    known = prepare_runs(runs).evaluate()
+    usual = [
+        replace(r, tpot_s=float(t), ttft_s=float(f)) for r, t, f in zip(runs, known.tpot_s, known.ttft_s, strict=True)
+    ]
+    (as_known,) = calibrate(usual)[1]
+    assert (as_known.surprises, as_known.tpot_level) == (False, pytest.approx(1.0, abs=0.01))
+    (slow,) = calibrate([replace(r, tpot_s=2.0 * r.tpot_s, ttft_s=2.0 * r.ttft_s) for r in usual])[1]
+    assert (slow.surprises, slow.tpot_level) == (True, pytest.approx(2.0, rel=0.02))
+    assert max(slow.tpot_after, slow.ttft_after) < 0.03

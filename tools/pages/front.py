@@ -5,7 +5,7 @@ from __future__ import annotations
 from autotune.metrics import METRICS
 from autotune.report.svg.scatter import Marked, Scatter, ScatterLimit, scatter
 from autotune.report.svg.shapes import svg_file
-from autotune.report.vocabulary.plan_names import plan_name
+from autotune.scoring.plan_name import plan_name
 from autotune.tuning import TuneResult
 
 STYLE = """

@@ -37,20 +37,8 @@ def _nodes(graph: PlanGraph) -> Iterator[str]:
     tasks = [_task(t) for t in graph.tasks]
     groups = [_group(g) for g in graph.groups]
     ranks = [_json({"rank": i, "ranks": [i], "host": r.host})[1:-1] for i, r in enumerate(graph.ranks)]
-    n = graph.nodes
-    rows = zip(
-        n.task.tolist(),
-        n.replica.tolist(),
-        n.stage.tolist(),
-        n.micro_batch.tolist(),
-        n.layer.tolist(),
-        n.rank.tolist(),
-        n.group.tolist(),
-        graph.start_s.tolist(),
-        graph.end_s.tolist(),
-        strict=True,
-    )
-    for i, (task, replica, stage, micro_batch, layer, rank, group, start, end) in enumerate(rows):
+    rows = zip(graph.nodes.rows(), graph.start_s.tolist(), graph.end_s.tolist(), strict=True)
+    for i, ((task, replica, stage, micro_batch, layer, rank, group), start, end) in enumerate(rows):
         where = groups[group] if group >= 0 else ranks[rank]
         yield (
             f'{{"id": {i}, {tasks[task]}, "replica": {replica}, "stage": {stage}, "micro_batch": {micro_batch}, '

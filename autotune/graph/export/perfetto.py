@@ -44,7 +44,6 @@ def _stages(graph: PlanGraph) -> int:
 
 
 def _slices(graph: PlanGraph) -> Iterator[tuple[int, int, str]]:
-    n = graph.nodes
     names = [json.dumps(t.name, ensure_ascii=False) for t in graph.tasks]
     groups = [json.dumps(t.group) for t in graph.tasks]
     costs = [
@@ -52,19 +51,10 @@ def _slices(graph: PlanGraph) -> Iterator[tuple[int, int, str]]:
         for t in graph.tasks
     ]
     computes = [t.stream == COMPUTE for t in graph.tasks]
-    rows = zip(
-        n.task.tolist(),
-        n.replica.tolist(),
-        n.stage.tolist(),
-        n.micro_batch.tolist(),
-        n.layer.tolist(),
-        n.rank.tolist(),
-        n.group.tolist(),
-        (graph.start_s * 1e6).round(3).tolist(),
-        (graph.end_s * 1e6).round(3).tolist(),
-        strict=True,
-    )
-    for task, replica, stage, micro_batch, layer, rank, group, start, end in rows:
+    starts, ends = ((seconds * 1e6).round(3).tolist() for seconds in (graph.start_s, graph.end_s))
+    for (task, replica, stage, micro_batch, layer, rank, group), start, end in zip(
+        graph.nodes.rows(), starts, ends, strict=True
+    ):
         process = _GPUS if computes[task] else _SCALE_OUT if graph.groups[group].crosses else _SCALE_UP
         about = (
             f'"name": {names[task]}, "cat": {groups[task]}, "args": {{"micro_batch": {micro_batch}, '

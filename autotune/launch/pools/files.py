@@ -12,8 +12,7 @@ from autotune.launch.files import MARK
 from autotune.launch.gpu_types import TO_FILL_IN, node_ranges, node_selector
 from autotune.launch.plan import LaunchPlan, NodeProcess
 from autotune.launch.pools import llm_d
-from autotune.launch.pools.connect import FRONT_FILE, front_config
-from autotune.launch.pools.local_prefill import DECIDER_FILE, check_front, decider
+from autotune.launch.pools.connect import DECIDER_FILE, FRONT_FILE, check_front, decider, front_config
 from autotune.launch.pools.make import PoolLaunch
 from autotune.launch.quoting import to_yaml
 from autotune.launch.targets import dynamo, scripts

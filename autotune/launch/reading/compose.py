@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import ChainMap
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,26 +53,17 @@ def _value(text: str, known: Mapping[str, str]) -> str:
     return quoted["value"] if quoted["quote"] == "'" else expand(quoted["value"].replace('\\"', '"'), known)
 
 
-class _Looked(Mapping[str, str]):
+class _Looked(dict[str, str]):
     """Variables that remember which of them were taken."""
 
     def __init__(self, values: Mapping[str, str]) -> None:
-        self._values = values
+        super().__init__(values)
         self.taken: set[str] = set()
 
     def __getitem__(self, name: str) -> str:
-        value = self._values[name]
+        value = super().__getitem__(name)
         self.taken.add(name)
         return value
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._values
 
 
 def filled_in(value: Any, env: Mapping[str, str], known: dict[int, Any] | None = None) -> Any:
@@ -107,7 +98,7 @@ def with_variables(document: Any, path: Path, given: Mapping[str, str], beside: 
         return document, None
     where = path.parent / DOT_ENV
     env = _Looked({} if beside is None else variables_of_file(beside, str(where), given))
-    filled = filled_in(document, ChainMap(dict(given), env))  # type: ignore[arg-type]  # nothing is written to it
+    filled = filled_in(document, ChainMap(dict(given), env))
     if not env.taken:
         return filled, None
     return filled, f"{', '.join(sorted(env.taken))} of {where}, as Compose takes them"

@@ -9,17 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from autotune.engines import ENGINES
-from autotune.engines.option_reader import Command, OptionReader
+from autotune.engines.option_reader import Command
 from autotune.engines.pair_rules import pair_violations
 from autotune.launch.document import read_plan
 from autotune.launch.files import MARK, is_export
 from autotune.launch.gpu_types import gpu_of_label
 from autotune.launch.reading.containers import ROLES, Place
 from autotune.launch.reading.front import setting_of_front
-from autotune.launch.reading.plan_of_command import defaults_of, knobs_of, layout_of, same_servers
-from autotune.launch.reading.proxied import roles_unknown, with_proxied_roles
-from autotune.launch.reading.sources import Process, read_source, read_text, role_of, servers_of, texts_of
-from autotune.launch.reading.started import Started, started_of
+from autotune.launch.reading.plan_of_command import DEFAULT_GPU_GIB, Part, Started, defaults_of, part_of, same_servers
+from autotune.launch.reading.roles import Process, role_of, roles_unknown, servers_of, with_proxied_roles
+from autotune.launch.reading.sources import kind_of, read_source, read_text, texts_of
 from autotune.launch.reading.variables import unknown_variables
 from autotune.space import format_plan, violations
 from autotune.space.pooled_planstring import format_pooled
@@ -32,9 +31,6 @@ from costmodel.arch.catalog import find_model
 from costmodel.errors import InputError, Problem
 from costmodel.hardware import Gpu, gpu_names, load_gpu
 from costmodel.plan.layout import LAYOUT_AXES, Layout
-
-DEFAULT_GPU_GIB = 80.0
-"""Where nobody says which GPU it is, an H100's: engines choose some defaults by it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +111,7 @@ def import_plan(
     Raises:
         InputError: every problem of the source.
     """
-    folder = Path(source) if _exported(source) else None
+    folder = Path(source) if kind_of(Path(source)) == "folder" and is_export(Path(source)) else None
     document = None if folder is None else json.loads(read_text(folder / MARK))
     if document is not None and version is None:
         version = str(document.get("engine_version"))
@@ -133,7 +129,7 @@ def import_plan(
         arch = load_model(exported) if find_model(exported) is not None else None
         assumptions = []
     gpus_of = _gpus_of_pools(heads, document, study)
-    parts = [(role, _part(servers, arch, gpus_of[role], served.dtype)) for role, servers in heads]
+    parts = [(role, part_of(servers, arch, gpus_of[role], served.dtype)) for role, servers in heads]
     problems = [problem for _, part in parts for problem in part.options.problems]
     if problems:
         raise InputError(dict.fromkeys(problems))
@@ -146,7 +142,7 @@ def import_plan(
         engine=command.engine,
         engine_version=command.options.version,
         model=command.model,
-        plan=_plan(whole.layout, command.engine),
+        plan=format_plan(_with_stages(whole.layout), command.engine),
         layout=whole.layout,
         knobs=whole.knobs,
         checkpoint_dtype=served.dtype,
@@ -183,14 +179,6 @@ def import_plan(
     return read if folder is None or document is None else _as_exported(read, document, folder)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Part:
-    options: OptionReader
-    layout: Layout
-    knobs: Mapping[str, Any]
-    started: Started
-
-
 def _gpus_of_pools(
     heads: Sequence[tuple[str | None, list[Process]]], document: Mapping[str, Any] | None, study: Study | None
 ) -> dict[str | None, Gpu | None]:
@@ -212,21 +200,6 @@ def _gpus_of_pools(
         catalog = load_gpu(name) if isinstance(name, str) and name in gpu_names() else None
         out[role] = known.get(str(name), catalog) or (None if study is None else study.cluster.gpu)
     return out
-
-
-def _part(servers: list[Process], arch: Arch | None, gpu: Gpu | None, stored: str | None) -> _Part:
-    """Servers that are copies of one, which store their weights in `stored` where that is not as `arch` has it."""
-    command = servers[0].command
-    options = OptionReader(
-        command=command,
-        gpu_gib=DEFAULT_GPU_GIB if gpu is None else gpu.hbm_bytes / 2**30,
-        gpu_name="" if gpu is None else gpu.name,
-        backend=ENGINES[command.engine].exchange_backend(command),
-    )
-    one = layout_of(options, arch, 1)
-    layout = layout_of(options, arch, sum(servers_of(p, one.gpus) for p in servers))
-    knobs = knobs_of(options, layout)
-    return _Part(options=options, layout=layout, knobs=knobs, started=started_of(options, knobs, arch, stored))
 
 
 def _heads(processes: list[Process]) -> list[tuple[str | None, list[Process]]]:
@@ -257,7 +230,7 @@ def _heads(processes: list[Process]) -> list[tuple[str | None, list[Process]]]:
     return [(None, heads)]
 
 
-def _broken(parts: Sequence[tuple[str | None, _Part]], arch: Arch | None, name: str) -> list[str]:
+def _broken(parts: Sequence[tuple[str | None, Part]], arch: Arch | None, name: str) -> list[str]:
     """Rules that the layouts break: of the engine, and of the connector between two pools."""
     if arch is None or not all(part.layout.stage_layers for _, part in parts):
         return []
@@ -270,14 +243,14 @@ def _broken(parts: Sequence[tuple[str | None, _Part]], arch: Arch | None, name: 
     return [f"{v.rule}: {v.message}" for v in found]
 
 
-def _unknown_connector(parts: Sequence[tuple[str | None, _Part]], name: str) -> list[str]:
+def _unknown_connector(parts: Sequence[tuple[str | None, Part]], name: str) -> list[str]:
     connector = ENGINES[name].stated_connector(parts[0][1].options)
     if len(parts) == 1 or connector in (ENGINES[name].connector, *ENGINES[name].connectors):
         return []
     return [f"what {connector} asks of two pools is not known: they are held against no rule for pairs"]
 
 
-def _one_of_two(parts: Sequence[tuple[str | None, _Part]]) -> list[str]:
+def _one_of_two(parts: Sequence[tuple[str | None, Part]]) -> list[str]:
     """What is to be said where pools store weights or caches in dtypes of their own: a plan has one, that of decode."""
     said = []
     for name, title in (("kv_dtype", "KV cache"), ("weight_dtype", "weights")):
@@ -327,13 +300,6 @@ def _ask_for_variables(processes: list[Process]) -> None:
         raise InputError(problems.values())
 
 
-def _exported(source: str) -> bool:
-    try:
-        return Path(source).is_dir() and is_export(Path(source))
-    except (OSError, ValueError):
-        return False
-
-
 def _arch(command: Command, study: Study | None, model: str | None) -> tuple[Arch | None, ServedModel]:
     if model is not None:
         path = Path(model)
@@ -349,12 +315,8 @@ def _arch(command: Command, study: Study | None, model: str | None) -> tuple[Arc
     return None, ServedModel(said=(said,))
 
 
-def _plan(layout: Layout, engine: str) -> str:
-    """The plan string; where the model's layers are not known, without them: the engine's own split."""
-    return format_plan(_with_stages(layout), engine)
-
-
 def _with_stages(layout: Layout) -> Layout:
+    """The layout; where the model's layers are not known, without them: the engine's own split."""
     return layout if layout.stage_layers else replace(layout, stage_layers=(1,) * layout.pp)
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from autotune.engines import ENGINES, Engine, listed
+from autotune.engines.dynamo import WORKERS_OWN_OPTIONS
 from autotune.engines.option_reader import Command
 from autotune.engines.options import Option, OptionList
 from autotune.launch.reading.shell import without_comments
@@ -159,7 +160,7 @@ class _Reading:
                 if flag == "--model-path" and self.engine.model_is_positional:  # as Dynamo's workers are told
                     self.positional.append(expand(attached if equals else "".join(follows), self.env))
                     continue
-                own = flag.startswith(self.engine.programs_own_options)
+                own = flag.startswith(WORKERS_OWN_OPTIONS)
                 (self.own if own else self.unknown).append(" ".join((word, *follows)))
             else:
                 self._take(option, flag, expand(attached, self.env) if equals else None, key)

@@ -57,17 +57,15 @@ def targets() -> dict[str, Target]:
         Target(name=name, engines=(name,), files=scripts.script_files, template="scripts", words=scripts.words)
         for name in ENGINES
     ]
-    systems = [
-        Target(name="compose", files=compose.compose_files, template="compose", words=compose.words, images=_image),
-        Target(
-            name="k8s",
-            files=kubernetes.kubernetes_files,
-            template="kubernetes",
-            words=kubernetes.words,
-            images=_image,
-            names_objects=True,
-        ),
-    ]
+    one = Target(name="compose", files=compose.compose_files, template="compose", words=compose.words, images=_image)
+    cluster = Target(
+        name="k8s",
+        files=kubernetes.kubernetes_files,
+        template="kubernetes",
+        words=kubernetes.words,
+        images=_image,
+        names_objects=True,
+    )
     versions = {name: engine.dynamo.version for name, engine in ENGINES.items() if engine.dynamo is not None}
     graph = Target(
         name="dynamo",
@@ -79,19 +77,8 @@ def targets() -> dict[str, Target]:
         versions=versions,
         names_objects=True,
     )
-    llm_d = [
-        Target(
-            name=name,
-            files=_pools_alone,
-            template="kubernetes",
-            words=kubernetes.words,
-            images=_image,
-            pools_alone=True,
-            names_objects=True,
-        )
-        for name in ("llm-d", "disaggregatedset")
-    ]
-    return {target.name: target for target in (*own, *systems, graph, *llm_d)}
+    llm_d = [replace(cluster, name=n, files=_pools_alone, pools_alone=True) for n in ("llm-d", "disaggregatedset")]
+    return {target.name: target for target in (*own, one, cluster, graph, *llm_d)}
 
 
 FILES_OF_SCRIPTS = {

@@ -12,8 +12,8 @@ from autotune.report.survival import survival_report
 from autotune.report.svg.day_plot import attainment_chart, load_chart
 from autotune.report.text_blocks import Block, Report
 from autotune.report.verdict import Verdict
-from autotune.report.vocabulary.words import count, probability
-from autotune.text.numbers import number
+from autotune.report.vocabulary.words import count
+from autotune.text.numbers import number, probability
 
 
 def division_page(document: Mapping[str, Any], *, made_by: str) -> str:

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from autotune.metrics import METRICS
 from autotune.report.comparison_text import comparison_blocks, metric_text, remarks
 from autotune.report.html.page_layout import Legend, Page, Tile, assumed_section, block_section, render_page
 from autotune.report.svg.bars import Series, grouped_bars, stacked_bars
 from autotune.report.svg.capacity import capacity_chart
 from autotune.report.svg.shapes import Chart
 from autotune.report.verdict import Verdict
-from autotune.report.vocabulary.metrics import METRICS
-from autotune.report.vocabulary.titles import MEMORY_PARTS, OPERATORS, TONES, memory_parts
-from autotune.report.vocabulary.words import GIB, probability, signed
-from autotune.text.numbers import number
+from autotune.report.vocabulary.titles import MEMORY_PARTS, TONES, memory_parts
+from autotune.report.vocabulary.words import GIB, signed
+from autotune.scoring.gpu_time import OPERATORS
+from autotune.text.numbers import number, probability
 
 SIDES = (("candidate", "first"), ("current", "base"))
 LEGEND = Legend((("first", "candidate"), ("base", "current plan")))

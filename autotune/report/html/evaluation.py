@@ -9,13 +9,13 @@ from typing import Any
 from autotune.report.evaluation_tables import memory_by_stage
 from autotune.report.evaluation_text import CHECKS, evaluation_blocks, stands_lines
 from autotune.report.html.page_layout import Legend, Page, Tile, assumed_section, block_section, render_page
-from autotune.report.pool_evaluation import pool_evaluation_blocks
 from autotune.report.svg.bars import Series, grouped_bars, stacked_bars
 from autotune.report.svg.shapes import Chart
 from autotune.report.text_blocks import Block
 from autotune.report.verdict import Verdict
-from autotune.report.vocabulary.titles import MEMORY_PARTS, OPERATORS, TONES, memory_parts
+from autotune.report.vocabulary.titles import MEMORY_PARTS, TONES, memory_parts
 from autotune.report.vocabulary.words import GIB, SHARES, asked, measure
+from autotune.scoring.gpu_time import OPERATORS
 from autotune.space.pool_plan import ROLES
 
 MOST_TILES = 5
@@ -24,20 +24,15 @@ LEGEND = Legend((("first", "best plan of the study"), ("base", "this plan")))
 
 def evaluation_page(document: Mapping[str, Any]) -> str:
     """The page of a document of `evaluation_document`."""
-    checks, knobs = document["checks"], document["knobs"]
-    facts = [document["name"], f"{document['compatibility']['gpus_used']:,} GPUs"]
-    if knobs is not None:
-        facts.append(f"{knobs['concurrency']:,} requests in flight")
-        facts.append(f"chunks of {knobs['max_num_batched_tokens']:,} tokens")
-    charts = _charts(document)
+    charts, pooled = _charts(document), "pools" in document
     return render_page(
         Page(
             kind="evaluation",
             title=document["study"],
-            facts=facts,
-            verdict=evaluation_verdict(document),
+            facts=_facts(document),
+            verdict=_verdict(document),
             steps=document["next"],
-            tiles=_tiles(checks),
+            tiles=() if pooled else _tiles(document["checks"]),
             sections=[
                 *(
                     block_section(_drawn(block), charts.get(block.key, ()), LEGEND if block.key == "time" else None)
@@ -51,8 +46,17 @@ def evaluation_page(document: Mapping[str, Any]) -> str:
     )
 
 
-def evaluation_verdict(document: Mapping[str, Any]) -> Verdict:
-    """The verdict on one plan, of one kind of replica or of two."""
+def _facts(document: Mapping[str, Any]) -> list[str]:
+    if "pools" in document:
+        return [f"{document['pools'][role]['gpus']:,} GPUs that {role}" for role in ROLES]
+    facts, knobs = [document["name"], f"{document['compatibility']['gpus_used']:,} GPUs"], document["knobs"]
+    if knobs is not None:
+        facts.append(f"{knobs['concurrency']:,} requests in flight")
+        facts.append(f"chunks of {knobs['max_num_batched_tokens']:,} tokens")
+    return facts
+
+
+def _verdict(document: Mapping[str, Any]) -> Verdict:
     checks, binding = document["checks"], document["summary"]["binding"]
     return Verdict(
         kind=TONES[document["verdict"]],
@@ -88,6 +92,8 @@ def _tiles(checks: Sequence[Mapping[str, Any]]) -> list[Tile]:
 def _charts(document: Mapping[str, Any]) -> dict[str, list[Chart]]:
     """Key of a block -> its charts."""
     out: dict[str, list[Chart]] = {}
+    if "pools" in document:
+        return out
     if document["time"]:
         out["time"] = [_time(document["time"], phase) for phase in ("prefill", "decode")]
     if document["memory"]:
@@ -118,23 +124,4 @@ def _memory(document: Mapping[str, Any]) -> Chart:
         series=[Series(name=f"Stage {s}", role="base", values=memory_parts(held)) for s, held in stages.items()],
         capacity=capacity,
         limit=None if limit is None else (capacity * limit["limit"], f"limit {asked(limit['limit'], limit['unit'])}"),
-    )
-
-
-def pool_evaluation_page(document: Mapping[str, Any]) -> str:
-    """The page of a document of `pool_evaluation_document`."""
-    pools = document["pools"]
-    return render_page(
-        Page(
-            kind="evaluation",
-            title=document["study"],
-            facts=[*(f"{pools[role]['gpus']:,} GPUs that {role}" for role in ROLES)],
-            verdict=evaluation_verdict(document),
-            steps=document["next"],
-            sections=[
-                *(block_section(block) for block in pool_evaluation_blocks(document)),
-                assumed_section(document["assumptions"]),
-            ],
-            made_by=document["command"],
-        )
     )

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from autotune.metrics import METRICS
 from autotune.report.html.page_layout import Grid, Legend, Plain, Section, Words
 from autotune.report.svg.shapes import path
 from autotune.report.svg.trends import lost, trend
 from autotune.report.text_blocks import Cell, Column, Row, Table
-from autotune.report.vocabulary.metrics import METRICS
 from autotune.report.vocabulary.titles import LIMITS
-from autotune.report.vocabulary.words import probability, times
+from autotune.report.vocabulary.words import times
 from autotune.study import Study
-from autotune.text.numbers import number, within
+from autotune.text.numbers import number, probability, within
 from autotune.tuning.sensitivity import AxisSensitivity, Flip, Sensitivity
 
 TITLES = {

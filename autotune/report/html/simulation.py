@@ -65,7 +65,7 @@ def _tiles(document: Mapping[str, Any]) -> list[Tile]:
 
 def _distributions(document: Mapping[str, Any]) -> list[Chart]:
     titles = {"ttft": "TTFT", "tpot": "TPOT of a request"}
-    return [cumulative(points, title=titles[name], limit_s=None) for name, points in document["cdf"].items() if points]
+    return [cumulative(points, title=titles[name]) for name, points in document["cdf"].items() if points]
 
 
 def _timeline(document: Mapping[str, Any]) -> list[Chart]:

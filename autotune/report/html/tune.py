@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from autotune.engines import engine_title
+from autotune.launch.export import Refusal, refusals
+from autotune.metrics import METRICS, Metric
 from autotune.report.answer import MOST_TRIED, next_block, refused_lines
 from autotune.report.document import assumptions, plan_string
 from autotune.report.html.flips import sensitivity_section
@@ -32,11 +34,12 @@ from autotune.report.svg.scatter import Marked, Scatter, ScatterLimit, scatter
 from autotune.report.svg.shapes import Shape, circle, path, plan_mark, rect
 from autotune.report.text_blocks import Line, Table
 from autotune.report.verdict import tune_verdict
-from autotune.report.vocabulary.metrics import METRICS, PER_GPU, TPOT, TTFT, Metric
-from autotune.report.vocabulary.plan_names import plan_name, same_run, subject_name
-from autotune.report.vocabulary.words import GIB, count, lengths, percent, probability, signed, token_words
+from autotune.report.vocabulary.metrics import PER_GPU, TPOT, TTFT
+from autotune.report.vocabulary.plan_names import subject_name
+from autotune.report.vocabulary.words import GIB, count, lengths, percent, signed, token_words
+from autotune.scoring.plan_name import plan_name
 from autotune.study import Study
-from autotune.text.numbers import number, within
+from autotune.text.numbers import number, probability, within
 from autotune.tuning import PlanResult, TuneResult
 from autotune.tuning.sensitivity import Sensitivity
 
@@ -52,15 +55,16 @@ FRONT_SAMPLE = (path("M2 16V10H10V4H18", "front"),)
 READING = Section(key="reading", title="How to read it", folded=True, parts=(Prose("reading.html.jinja"),))
 
 
-def tune_page(result: TuneResult, found: Sensitivity | None = None) -> str:
+def tune_page(result: TuneResult, found: Sensitivity | None = None, refusal: Refusal | None = None) -> str:
     """The page of a study's answer.
 
-    Without `found`, of `sensitivity`, that section is left out.
+    Without `found`, of `sensitivity`, that section is left out; `refusal`: of `refusals`, where it is known already.
     """
+    refusal = refusal or refusals(result.study)
     view, study = _View(result), result.study
     verdict = tune_verdict(result, view.name(view.subject) if view.subject else "")
-    steps = next_block(result, verdict)
-    sections = [_limits(view), _tradeoff(view), _plans(view)]
+    steps = next_block(result, verdict, refusal)
+    sections = [_limits(view), _tradeoff(view), _plans(view, refusal)]
     if view.side:
         kinds = ((view.subject_words, "first"), ("in production", "base"))
         names = [(role, f"{view.name(p)}, {words}") for (words, role), (_, _, p) in zip(kinds, view.side, strict=False)]
@@ -115,7 +119,7 @@ class _View:
         if self.subject is None:
             return ()
         out = [(f"{self.name(self.subject)} ({self.subject_words.split()[0]})", "first", self.subject)]
-        if self.base is not None and not same_run(self.base, self.subject):
+        if self.base is not None and not self.base.runs_as(self.subject):
             out.append((f"{self.name(self.base)} (production)", "base", self.base))
         return tuple(out)
 
@@ -124,10 +128,10 @@ class _View:
         plans = (self.result.ranked or self.result.infeasible)[:most]
         out = []
         for i, plan in enumerate(plans, start=1):
-            if i == 1 or self.base is None or not same_run(self.base, plan):
+            if i == 1 or self.base is None or not self.base.runs_as(plan):
                 name = f"{'rank' if plan.feasible else 'nearest'} {i}: {self.name(plan)}"
                 out.append(Marked(plan=plan, name=name, role="first" if i == 1 else "plan"))
-        if self.base is not None and not (plans and same_run(self.base, plans[0])):
+        if self.base is not None and not (plans and self.base.runs_as(plans[0])):
             out.append(Marked(plan=self.base, name=f"production: {self.name(self.base)}", role="base"))
         return out
 
@@ -168,7 +172,7 @@ def _tiles(view: _View) -> list[Tile]:
     plan, base = view.subject, view.base
     if plan is None:
         return []
-    other = None if base is None or same_run(plan, base) else base
+    other = None if base is None or plan.runs_as(base) else base
     tiles = [
         Tile(
             title=m.title,
@@ -245,18 +249,14 @@ def _tradeoff(view: _View) -> Section | None:
     return Section(key="tradeoff", title="Throughput against latency", nav="Trade-off", parts=parts)
 
 
-def _plans(view: _View) -> Section | None:
+def _plans(view: _View, refusal: Refusal) -> Section | None:
     result = view.result
     if not result.ranked:
         return None
     shown = ranked_plans(result, TABLE_ROWS)
     engines = tuple(sorted({(p.engine, engine_title(p.engine)) for _, p, _ in shown}))
-    how = (
-        "less is better"
-        if result.study.objective.direction == "minimize"
-        else "times the probability to keep every limit"
-    )
-    how = f", {how}" if how.startswith("less") else f" {how}"
+    less = result.study.objective.direction == "minimize"
+    how = ", less is better" if less else " times the probability to keep every limit"
     said = [f"Ranked by {within(view.objective.title)}{how}."]
     alike = sum(result.confidence[p.plan].among_best for p in result.ranked) - 1
     if alike > 0:
@@ -268,7 +268,7 @@ def _plans(view: _View) -> Section | None:
         said[0] += f" The first {len(shown):,} of {len(result.ranked):,} are listed; "
         said += ["result.json", " and ", "plans.csv", " (", "--out", ") hold them all."]
     also = [line] if (line := kinds_line(result)) else []
-    also += refused_lines(result, tuple(enumerate(result.ranked[:MOST_TRIED], start=1)))
+    also += refused_lines(tuple(enumerate(result.ranked[:MOST_TRIED], start=1)), refusal)
     said[-1] += "".join(f" {line}" for line in also)
     rows = [(m, _row_name(m, i, view)) for i, m in enumerate(view.marked(INTERVAL_ROWS), start=1)]
     charts = (

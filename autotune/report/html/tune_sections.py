@@ -8,7 +8,7 @@ from math import isfinite
 
 from autotune.engines import rule_texts
 from autotune.report.html.page_layout import Grid, Legend, Part, Plain, Section, Sortable, Words
-from autotune.report.nearest_table import endless_note, nearest_table
+from autotune.report.ranked_table import endless_note, nearest_table
 from autotune.report.svg.bars import Series, grouped_bars, stacked_bars
 from autotune.report.svg.shapes import Chart
 from autotune.report.text_blocks import Cell, Column, Row, Table, text_table

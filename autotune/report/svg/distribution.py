@@ -5,22 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from autotune.report.svg.scale import linear
-from autotune.report.svg.shapes import Chart, frame, path, tick_label, x_limit
+from autotune.report.svg.shapes import Chart, frame, polyline
 
 WIDTH, HEIGHT = 400, 290
 LEFT, RIGHT, TOP, BOTTOM = 62, 388, 34, 234
 
 
-def cumulative(points: Sequence[Sequence[float]], *, title: str, limit_s: float | None) -> Chart:
+def cumulative(points: Sequence[Sequence[float]], *, title: str) -> Chart:
     """Share of requests (per cent) that take at most so many milliseconds; `points` are (share, seconds)."""
     values = [1e3 * seconds for _, seconds in points]
-    most = max(*values, 1e3 * (limit_s or 0.0), 1e-6)
-    xs, ys = linear(0.0, most, start=LEFT, end=RIGHT), linear(0.0, 100.0, start=BOTTOM, end=TOP)
-    out = frame(xs, ys, "ms", "% of requests", [(x, tick_label(x)) for x in xs.ticks])
+    xs, ys = linear(0.0, max(*values, 1e-6), start=LEFT, end=RIGHT), linear(0.0, 100.0, start=BOTTOM, end=TOP)
+    out = frame(xs, ys, "ms", "% of requests")
     places = [(xs.at(value), ys.at(100.0 * share)) for (share, _), value in zip(points, values, strict=True)]
-    out.append(path(_polyline(places), "trend first"))
-    if limit_s is not None:
-        out += x_limit(xs, 1e3 * limit_s, TOP, BOTTOM, "limit")
+    out.append(polyline(places, "trend first"))
     return Chart(
         title=title,
         description=f"{title}: share of simulated requests that take at most so long.",
@@ -37,9 +34,9 @@ def over_time(
     end = max(rows[-1]["time_s"], 1e-9)
     most = max(max(row[name] for row in rows) for name, _ in series) or 1.0
     xs, ys = linear(0.0, end, start=LEFT, end=RIGHT), linear(0.0, most, start=BOTTOM, end=TOP)
-    out = frame(xs, ys, "s", unit, [(x, tick_label(x)) for x in xs.ticks])
+    out = frame(xs, ys, "s", unit)
     for name, css in series:
-        out.append(path(_polyline([(xs.at(row["time_s"]), ys.at(row[name])) for row in rows]), css))
+        out.append(polyline([(xs.at(row["time_s"]), ys.at(row[name])) for row in rows], css))
     return Chart(
         title=title,
         description=f"{title} over the simulated time.",
@@ -47,7 +44,3 @@ def over_time(
         height=HEIGHT,
         shapes=tuple(out),
     )
-
-
-def _polyline(places: Sequence[tuple[float, float]]) -> str:
-    return "".join(f"{'L' if i else 'M'}{x:g} {y:g}" for i, (x, y) in enumerate(places))

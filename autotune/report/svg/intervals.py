@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from autotune.metrics import Metric
 from autotune.report.svg.scale import fitted
 from autotune.report.svg.scatter import Marked, ScatterLimit
 from autotune.report.svg.shapes import Chart, Shape, line, plan_mark, rect, text, x_grid
-from autotune.report.vocabulary.metrics import Metric
 
 WIDTH = 400
 LEFT, RIGHT, TOP, ROW = 8, 388, 10, 36

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from autotune.metrics import Metric
 from autotune.report.svg.scale import Scale, finite_positive, fitted, linear
 from autotune.report.svg.shapes import Chart, Shape, dots, frame, line, path, plan_mark, rect, text, x_limit
-from autotune.report.vocabulary.metrics import PER_GPU, TPOT, TTFT, Metric
-from autotune.report.vocabulary.words import count, probability
+from autotune.report.vocabulary.metrics import PER_GPU, TPOT, TTFT
+from autotune.report.vocabulary.words import count
+from autotune.text.numbers import probability
 from autotune.tuning import PlanResult
 
 WIDTH, HEIGHT = 560, 384

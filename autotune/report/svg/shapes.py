@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from xml.sax.saxutils import escape, quoteattr
 
 from autotune.report.svg.scale import Scale
@@ -33,7 +33,7 @@ class Chart:
     shapes: tuple[Shape, ...]
     note: str = ""
     """What stands below it: what could not be drawn, and what the marks leave open."""
-    legend: tuple[tuple[str, str], ...] = field(default=())
+    legend: tuple[tuple[str, str], ...] = ()
     """(class of the mark, what it means)."""
 
 
@@ -56,6 +56,11 @@ def text(x: float, y: float, content: str, css: str = "tick", *, anchor: str = "
 def path(d: str, css: str, tip: str = "", key: str = "") -> Shape:
     """A path."""
     return Shape(tag="path", attrs={"d": d, "class": css, **_pointed(tip, key)})
+
+
+def polyline(places: Sequence[tuple[float, float]], css: str) -> Shape:
+    """A line from place to place."""
+    return path("".join(f"{'L' if i else 'M'}{x:g} {y:g}" for i, (x, y) in enumerate(places)), css)
 
 
 def circle(x: float, y: float, css: str, tip: str = "", key: str = "") -> Shape:
@@ -86,7 +91,7 @@ def dots(places: Sequence[tuple[float, float]], css: str) -> Shape:
     return path("".join(f"M{x} {y}h0" for x, y in distinct), css)
 
 
-def tick_label(value: float) -> str:
+def _tick_label(value: float) -> str:
     """A round number as it is written on an axis: without zeros that say nothing."""
     if value and abs(value) < 1e-3:
         return f"{value:g}"
@@ -101,8 +106,8 @@ def frame(
     out: list[Shape] = []
     for value in y.ticks:
         at = y.at(value)
-        out += [line(x.start, at, x.end, at, "grid"), text(x.start - 8, at + 4, tick_label(value), anchor="end")]
-    for value, label in [(v, tick_label(v)) for v in x.ticks] if x_ticks is None else x_ticks:
+        out += [line(x.start, at, x.end, at, "grid"), text(x.start - 8, at + 4, _tick_label(value), anchor="end")]
+    for value, label in [(v, _tick_label(v)) for v in x.ticks] if x_ticks is None else x_ticks:
         at = x.at(value)
         anchor = "end" if at > x.end - 6 else "middle"
         out += [line(at, y.start, at, y.start + 5, "axis"), text(at, y.start + 20, label, anchor=anchor)]
@@ -120,7 +125,7 @@ def x_grid(x: Scale, top: float, bottom: float) -> list[Shape]:
     for value in x.ticks:
         at = x.at(value)
         anchor = "start" if at < x.start + 6 else "end" if at > x.end - 6 else "middle"
-        out += [line(at, top, at, bottom, "grid"), text(at, bottom + 18, tick_label(value), anchor=anchor)]
+        out += [line(at, top, at, bottom, "grid"), text(at, bottom + 18, _tick_label(value), anchor=anchor)]
     return out
 
 

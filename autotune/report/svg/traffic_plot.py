@@ -7,7 +7,7 @@ from pathlib import PurePath
 from typing import Any
 
 from autotune.report.svg.scale import linear, logarithmic
-from autotune.report.svg.shapes import Chart, Shape, frame, line, path, rect, svg_file, text, tick_label
+from autotune.report.svg.shapes import Chart, Shape, frame, line, polyline, rect, svg_file, text
 
 WIDTH, HEIGHT, TOP, BOTTOM = 860, 330, 56, 254
 LEFT, MIDDLE, SECOND, RIGHT = 62, 450, 530, 844
@@ -38,13 +38,10 @@ def _rate(document: Mapping[str, Any]) -> list[Shape]:
     unit_s = 3600.0 if hours else 60.0
     xs = linear(0.0, (bins[-1]["end_s"] - begin) / unit_s, start=LEFT, end=MIDDLE)
     ys = linear(0.0, max(*(b["per_s"] for b in bins), mean, 1e-9) * 1.05, start=BOTTOM, end=TOP)
-    out = frame(xs, ys, "hours" if hours else "minutes", "requests/s", [(x, tick_label(x)) for x in xs.ticks])
+    out = frame(xs, ys, "hours" if hours else "minutes", "requests/s")
     for b in bins:
-        left, right, top = (
-            xs.at((b["start_s"] - begin) / unit_s),
-            xs.at((b["end_s"] - begin) / unit_s),
-            ys.at(b["per_s"]),
-        )
+        left, right = (xs.at((b[end] - begin) / unit_s) for end in ("start_s", "end_s"))
+        top = ys.at(b["per_s"])
         out.append(rect(left, top, right - left, round(BOTTOM - top, 1), "bin"))
     return [*out, line(LEFT, ys.at(mean), MIDDLE, ys.at(mean), "mean")]
 
@@ -58,11 +55,9 @@ def _lengths(document: Mapping[str, Any]) -> list[Shape]:
     values = [tokens for points in curves.values() for tokens, _ in points]
     xs = logarithmic(min(values), max(values), start=SECOND, end=RIGHT)
     ys = linear(0.0, 100.0, start=BOTTOM, end=TOP)
-    out = frame(xs, ys, "tokens", "% of requests", [(x, tick_label(x)) for x in xs.ticks])
+    out = frame(xs, ys, "tokens", "% of requests")
     for i, (name, points) in enumerate(curves.items()):
-        d = "".join(
-            f"{'L' if j else 'M'}{xs.at(tokens):g} {ys.at(share):g}" for j, (tokens, share) in enumerate(points)
-        )
         at = SECOND + 90 * i
-        out += [path(d, name), line(at, 14, at + 22, 14, name), text(at + 27, 18, name, "name")]
+        places = [(xs.at(tokens), ys.at(share)) for tokens, share in points]
+        out += [polyline(places, name), line(at, 14, at + 22, 14, name), text(at + 27, 18, name, "name")]
     return out

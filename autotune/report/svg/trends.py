@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from autotune.metrics import Metric
 from autotune.report.svg.scale import Scale, finite_positive, fitted, logarithmic
 from autotune.report.svg.shapes import Chart, circle, frame, line, path, text
-from autotune.report.vocabulary.metrics import Metric
 from autotune.report.vocabulary.titles import LIMITS
-from autotune.report.vocabulary.words import percent, probability, times
+from autotune.report.vocabulary.words import percent, times
+from autotune.text.numbers import probability
 from autotune.tuning.sensitivity import AxisSensitivity, Point
 
 WIDTH, HEIGHT = 400, 290

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from autotune.metrics import METRICS, Metric
-
-__all__ = ["COST", "METRICS", "OUT_PER_GPU", "PER_GPU", "TPOT", "TTFT", "Metric"]
+from autotune.metrics import METRICS
 
 TTFT, TPOT = METRICS["ttft_longest_s"], METRICS["tpot_s"]
 PER_GPU, OUT_PER_GPU = METRICS["total_tokens_per_s_per_gpu"], METRICS["output_tokens_per_s_per_gpu"]

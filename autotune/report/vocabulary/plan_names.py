@@ -8,9 +8,6 @@ from collections.abc import Iterable
 from autotune.scoring.plan_name import plan_name
 from autotune.tuning import PlanResult, TuneResult
 
-__all__ = ["has_local_prefill", "local_prefill_words", "name_of_key", "plan_name", "same_run", "subject_name"]
-
-
 _ENGINE = re.compile(r"[a-z][a-z0-9_]*:")
 _PART = re.compile(r"([A-Z]+)([0-9-]*)")
 _SHORTER = {"ATP": "TP", "ADP": "DP", "MTP": "ETP"}
@@ -37,21 +34,12 @@ def subject_name(result: TuneResult, plan: PlanResult) -> str:
     return plan_name(plan, dense=not result.study.arch.is_moe, several_engines=several)
 
 
-def same_run(one: PlanResult, other: PlanResult) -> bool:
-    """Whether two results are of one plan with the same knobs and the same front."""
-    return one.runs_as(other)
-
-
 def local_prefill_words(plan: PlanResult) -> str:
     """Up to how many tokens to compute prompts have that the decode pool prefills; empty where there is none."""
-    tokens = _local_tokens(plan)
+    tokens = None if plan.pools is None else plan.pools.max_local_prefill_tokens
     return "" if tokens is None else f"{tokens:,}" if tokens else "none"
 
 
 def has_local_prefill(plans: Iterable[PlanResult]) -> bool:
     """Whether decode pools of any of the plans prefill prompts."""
     return any(plan.pools is not None and plan.pools.local_frac for plan in plans)
-
-
-def _local_tokens(plan: PlanResult) -> int | None:
-    return None if plan.pools is None else plan.pools.max_local_prefill_tokens

@@ -7,14 +7,9 @@ from math import inf
 
 from autotune.report.vocabulary.words import asked, measure, short_unit, united
 from autotune.scoring import limits
-from autotune.scoring.gpu_time import OPERATORS
 from autotune.scoring.overload import ENDLESS
 from autotune.scoring.plan_result import relative_excess
 from autotune.tuning import Violation
-
-__all__ = [
-    "LIMITS", "MEMORY", "MEMORY_PARTS", "OPERATORS", "TONES", "TTFT_PARTS", "memory_parts"
-]  # fmt: skip
 
 LIMITS = limits.TITLES
 TTFT_PARTS = {

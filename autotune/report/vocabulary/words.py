@@ -7,23 +7,6 @@ from math import inf, isfinite
 from autotune.study import IntRange
 from autotune.text.numbers import number, probability
 
-__all__ = [
-    "GIB",
-    "SHARES",
-    "asked",
-    "count",
-    "gib",
-    "lengths",
-    "measure",
-    "percent",
-    "probability",
-    "short_unit",
-    "signed",
-    "times",
-    "token_words",
-    "united",
-]
-
 SHARES = frozenset({"of GPU memory", "of time", "of requests", "probability"})
 """Units of figures from 0 to 1, which are written as per cent."""
 GIB = 2.0**30

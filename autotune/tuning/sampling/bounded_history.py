@@ -77,17 +77,14 @@ class Memory:
         else:
             sign = -1.0 if self._directions[0] == optuna.study.StudyDirection.MAXIMIZE else 1.0
             # as TPE orders them: what keeps the limits by its value, then the others by how far they are off
-            best = sorted(done, key=lambda t: (off := _broken(t), 0.0 if off else sign * t.values[0]))[:BEST]
+            off = {t.number: sum(max(excess, 0.0) for excess in t.constraints.values()) for t in done}
+            best = sorted(done, key=lambda t: (off[t.number], 0.0 if off[t.number] else sign * t.values[0]))[:BEST]
         kept = {t.number: t for t in best}
         for trial in reversed(done):
             if len(kept) >= self._remembered:
                 break
             kept[trial.number] = trial
         return _two_generations([kept[number] for number in sorted(kept)])
-
-
-def _broken(trial: optuna.trial.FrozenTrial) -> float:
-    return sum(max(excess, 0.0) for excess in trial.constraints.values())
 
 
 def _two_generations(trials: Trials) -> Trials:

@@ -4,15 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from costmodel.arch.attention import (
-    Attention,
-    AttentionKind,
-    Compressed,
-    GroupedQuery,
-    Latent,
-    Linear,
-    StateSpace,
-)
+from costmodel.arch.attention import Attention, AttentionKind, Compressed, GroupedQuery, Latent, Linear, StateSpace
 from costmodel.arch.config import families, layer_types
 from costmodel.arch.config.fields import Fields
 from costmodel.arch.config.layer_fields import LayerFields
@@ -89,12 +81,9 @@ def _heads(fields: Fields, word: str) -> tuple[int, Fields]:
 
 
 def _kv_heads(fields: Fields, word: str, heads: int) -> int:
-    own = {
-        layer_types.WINDOW: ("swa_num_key_value_heads",),
-        layer_types.FULL: ("num_global_key_value_heads",),
-    }.get(word, ())
-    if own and fields.given(*own):
-        return fields.integer(*own)
+    own = {layer_types.WINDOW: "swa_num_key_value_heads", layer_types.FULL: "num_global_key_value_heads"}.get(word)
+    if own and fields.given(own):
+        return fields.integer(own)
     if fields.flag("multi_query_attention", default=False) and fields.given("multi_query_group_num"):
         return fields.integer("multi_query_group_num")
     # Falcon: the new architecture groups its heads, the old one has one head of keys where it says multi_query
@@ -272,7 +261,6 @@ def _compressed(model: Model, fields: Fields, layer: int) -> Compressed:
     streams = model.fields.integer("hc_mult", default=1)
     mixed = _HYPER_CONNECTIONS * (streams * model.hidden) * (streams * (streams + 2)) if streams > 1 else 0
     return Compressed(
-        kind=AttentionKind.COMPRESSED,
         heads=heads,
         head_dim=dim,
         q_rank=q_rank,
@@ -293,7 +281,6 @@ def _linear(model: Model, fields: Fields) -> Linear:
     if fields.given("linear_num_value_heads"):  # gated delta net
         heads, value_dim = fields.integer("linear_num_value_heads"), fields.integer("linear_value_head_dim")
         return Linear(
-            kind=AttentionKind.LINEAR,
             heads=heads,
             value_dim=value_dim,
             key_heads=fields.integer("linear_num_key_heads"),
@@ -312,14 +299,7 @@ def _linear(model: Model, fields: Fields) -> Linear:
     if fields.given("short_conv_kernel_size"):
         return _kimi_delta(fields.with_values({"linear_num_heads": heads, "linear_head_dim": dim}), None)
     return Linear(
-        kind=AttentionKind.LINEAR,
-        heads=heads,
-        value_dim=dim,
-        key_heads=heads,
-        key_dim=dim,
-        gate=heads * dim,
-        norm_gains=heads * dim,
-        biases=heads,
+        heads=heads, value_dim=dim, key_heads=heads, key_dim=dim, gate=heads * dim, norm_gains=heads * dim, biases=heads
     )
 
 
@@ -338,7 +318,6 @@ def _kimi_delta(fields: Fields, table: object) -> Linear:
         ranked = 0 if fields.given("kda_safe_gate", "layer_group_size") and not fields.value("use_kda_lora") else 2
     width = heads * dim
     return Linear(
-        kind=AttentionKind.LINEAR,
         heads=heads,
         value_dim=dim,
         key_heads=heads,
@@ -364,7 +343,6 @@ def _state_space(model: Model, fields: Fields) -> StateSpace:
     if fields.given("mamba_dt_rank"):
         rank = -(-model.hidden // 16) if fields.value("mamba_dt_rank") == "auto" else fields.integer("mamba_dt_rank")
         return StateSpace(
-            kind=AttentionKind.SSM,
             heads=inner,
             value_dim=1,
             key_dim=state,
@@ -380,7 +358,6 @@ def _state_space(model: Model, fields: Fields) -> StateSpace:
     groups = fields.integer("mamba_n_groups", "n_groups", "mamba_ngroups", default=1)
     channels = heads * dim + 2 * groups * state
     return StateSpace(
-        kind=AttentionKind.SSM,
         heads=heads,
         value_dim=dim,
         key_dim=state,

@@ -4,63 +4,20 @@ from __future__ import annotations
 
 NOT_CAUSAL_LM = frozenset(
     (
-        "albert",
-        "bart",
-        "bert",
-        "blip",
-        "clip",
-        "deberta",
-        "deberta-v2",
-        "dinov2",
-        "distilbert",
-        "electra",
-        "longformer",
-        "marian",
-        "mbart",
-        "mobilebert",
-        "mpnet",
-        "mt5",
-        "pegasus",
-        "roberta",
-        "siglip",
-        "t5",
-        "umt5",
-        "vit",
-        "wav2vec2",
-        "whisper",
-        "xlm-roberta",
+        "albert", "bart", "bert", "blip", "clip", "deberta", "deberta-v2", "dinov2", "distilbert", "electra",
+        "longformer", "marian", "mbart", "mobilebert", "mpnet", "mt5", "pegasus", "roberta", "siglip", "t5", "umt5",
+        "vit", "wav2vec2", "whisper", "xlm-roberta",
     )
-)
+)  # fmt: skip
 NO_ATTENTION = frozenset(("mamba", "mamba2", "falcon_mamba", "rwkv", "rwkv5", "rwkv6", "rwkv7", "xlstm"))
 TIED_BY_DEFAULT = ("bloom", "cohere", "falcon", "gemma", "gpt2", "jais", "mpt", "opt")
 PLAIN_FFN = frozenset(
     (
-        "apertus",
-        "arcee",
-        "bert-generation",
-        "biogpt",
-        "bloom",
-        "codegen",
-        "falcon",
-        "fuyu",
-        "git",
-        "gpt2",
-        "gpt_bigcode",
-        "gpt_neox",
-        "gptj",
-        "jais2",
-        "mpt",
-        "nanochat",
-        "nemotron",
-        "nemotron_h",
-        "nemotron_h_puzzle",
-        "opt",
-        "persimmon",
-        "phi",
-        "starcoder2",
-        "stablelm_epoch",
+        "apertus", "arcee", "bert-generation", "biogpt", "bloom", "codegen", "falcon", "fuyu", "git", "gpt2",
+        "gpt_bigcode", "gpt_neox", "gptj", "jais2", "mpt", "nanochat", "nemotron", "nemotron_h", "nemotron_h_puzzle",
+        "opt", "persimmon", "phi", "starcoder2", "stablelm_epoch",
     )
-)
+)  # fmt: skip
 """Two matrices in a feed-forward network instead of three."""
 FOUR_TIMES_WIDE = frozenset(("bloom", "codegen", "falcon", "gpt2", "gpt_bigcode", "gptj", "mpt"))
 """Feed-forward networks of 4 x hidden_size where the file gives no width, as the families' reference code has it."""
@@ -72,28 +29,14 @@ DEFAULTS: dict[str, dict[str, int]] = {
         "num_key_value_heads": 4,
         "head_dim": 256,
         "max_position_embeddings": 131_072,
-    },
+    }
 }
 """What published files of a family leave to the reference code's defaults."""
 QKV_BIAS = ("qwen2", "qwen2_moe", "qwen2_vl", "qwen2_5_vl", "dots1_qwen")
 QK_NORM = (
-    "qwen3",
-    "minimax_m2",
-    "minimax_m3",
-    "gemma3",
-    "gemma4",
-    "olmo2",
-    "olmo3",
-    "olmoe",
-    "glm4_moe",
-    "afmoe",
-    "dots1",
-    "hunyuan_v1",
-    "laguna",
-    "step3p",
-    "exaone4",
-    "bailing_moe",
-)
+    "qwen3", "minimax_m2", "minimax_m3", "gemma3", "gemma4", "olmo2", "olmo3", "olmoe", "glm4_moe", "afmoe", "dots1",
+    "hunyuan_v1", "laguna", "step3p", "exaone4", "bailing_moe",
+)  # fmt: skip
 WIDE_QK_NORM = ("minimax_m2", "olmo2", "olmo3", "olmoe")
 """Norms of queries and keys over all heads at once."""
 FOUR_NORMS = ("gemma2", "gemma3", "gemma4", "afmoe", "glm4", "grok")
@@ -127,7 +70,5 @@ APPROXIMATED = {
     "ssm_cfg": ("state-space layers of a file that gives no sizes of them", "attention in every layer"),
 }
 """Fields that change the cost in ways the model has no formula for: what they ask for, and what is taken instead."""
-APPROXIMATED_FAMILIES = {
-    "jetmoe": ("attention that is a mixture of experts", "plain attention"),
-}
+APPROXIMATED_FAMILIES = {"jetmoe": ("attention that is a mixture of experts", "plain attention")}
 """Families of which the file does not say what they ask for."""

@@ -135,45 +135,29 @@ class Fields:
         self.read.add(name)
         return self.values.get(name)
 
+    def _of_kind(self, name: str, kind: type[Any], words: str, default: Any = None) -> Any:
+        """What stands under a name, where it is of a kind; `default` where nothing does, and where it is not."""
+        value = self.value(name)
+        if value is None or isinstance(value, kind):
+            return default if value is None else value
+        self.problem(name, f"must be {words}, got {value!r}")
+        return default
+
     def flag(self, name: str, *, default: bool) -> bool:
         """A boolean."""
-        value = self.value(name)
-        if value is None:
-            return default
-        if not isinstance(value, bool):
-            self.problem(name, f"must be true or false, got {value!r}")
-            return default
-        return value
+        return bool(self._of_kind(name, bool, "true or false", default))
 
     def text(self, name: str, default: str = "") -> str:
         """A string."""
-        value = self.value(name)
-        if value is None:
-            return default
-        if not isinstance(value, str):
-            self.problem(name, f"must be a string, got {value!r}")
-            return default
-        return value
+        return str(self._of_kind(name, str, "a string", default))
 
     def table(self, name: str) -> Mapping[str, Any] | None:
         """A nested object, or None."""
-        value = self.value(name)
-        if value is None:
-            return None
-        if not isinstance(value, Mapping):
-            self.problem(name, f"must be an object, got {value!r}")
-            return None
-        return value
+        return self._of_kind(name, Mapping, "an object")
 
     def items(self, name: str) -> list[Any] | None:
         """A list, or None."""
-        value = self.value(name)
-        if value is None:
-            return None
-        if not isinstance(value, list):
-            self.problem(name, f"must be a list, got {value!r}")
-            return None
-        return value
+        return self._of_kind(name, list, "a list")
 
     def whole_numbers(self, name: str) -> frozenset[int] | None:
         """A list of whole numbers, or the same as text with commas between; None where nothing stands there."""

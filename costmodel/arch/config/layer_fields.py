@@ -14,18 +14,9 @@ RENAMED = {
 }
 """Lists with an entry per layer -> the field that they give."""
 LISTED = (
-    *RENAMED,
-    "num_attention_heads",
-    "num_key_value_heads",
-    "num_kv_heads",
-    "head_dim",
-    "intermediate_size",
-    "num_experts",
-    "num_experts_per_tok",
-    "moe_intermediate_size",
-    "moe_topk",
-    "num_shared_expert",
-)
+    *RENAMED, "num_attention_heads", "num_key_value_heads", "num_kv_heads", "head_dim", "intermediate_size",
+    "num_experts", "num_experts_per_tok", "moe_intermediate_size", "moe_topk", "num_shared_expert",
+)  # fmt: skip
 """Fields that some files give as a list with an entry per layer."""
 
 

@@ -6,49 +6,22 @@ from typing import Any
 
 from costmodel.arch.config.fields import Fields
 
-FULL, WINDOW, CHUNKED, SPARSE, COMPRESSED, LINEAR, SSM, SSM_BESIDE, NOTHING = (
-    "full",
-    "window",
-    "chunked",
-    "sparse",
-    "compressed",
-    "linear",
-    "ssm",
-    "ssm_beside",
-    "nothing",
-)
+FULL, WINDOW, CHUNKED, SPARSE, COMPRESSED = "full", "window", "chunked", "sparse", "compressed"
+LINEAR, SSM, SSM_BESIDE, NOTHING = "linear", "ssm", "ssm_beside", "nothing"
 """`ssm_beside`: attention and a state-space block side by side (Falcon-H1)."""
-WORDS = {
-    "full_attention": FULL,
-    "attention": FULL,
-    "full": FULL,
-    "global": FULL,
-    "global_attention": FULL,
-    "*": FULL,
-    "sliding_attention": WINDOW,
-    "sliding_window_attention": WINDOW,
-    "sliding": WINDOW,
-    "sliding_window": WINDOW,
-    "local": WINDOW,
-    "local_attention": WINDOW,
-    "swa": WINDOW,
-    "chunked_attention": CHUNKED,
-    "indexed_attention": SPARSE,
-    "sparse_attention": SPARSE,
-    "deepseek_sparse_attention": SPARSE,
-    "minimax_m3_sparse": SPARSE,
-    "compressed_sparse_attention": COMPRESSED,
-    "heavily_compressed_attention": COMPRESSED,
-    "linear_attention": LINEAR,
-    "lightning_attention": LINEAR,
-    "gated_deltanet": LINEAR,
-    "kda": LINEAR,
-    "mamba": SSM,
-    "mamba2": SSM,
-    "ssm": SSM,
-    "hybrid": SSM_BESIDE,
-    "M": SSM,
-}
+_SPELLINGS = {
+    FULL: ("full_attention", "attention", "full", "global", "global_attention", "*"),
+    WINDOW: (
+        "sliding_attention", "sliding_window_attention", "sliding", "sliding_window", "local", "local_attention", "swa",
+    ),
+    CHUNKED: ("chunked_attention",),
+    SPARSE: ("indexed_attention", "sparse_attention", "deepseek_sparse_attention", "minimax_m3_sparse"),
+    COMPRESSED: ("compressed_sparse_attention", "heavily_compressed_attention"),
+    LINEAR: ("linear_attention", "lightning_attention", "gated_deltanet", "kda"),
+    SSM: ("mamba", "mamba2", "ssm", "M"),
+    SSM_BESIDE: ("hybrid",),
+}  # fmt: skip
+WORDS = {spelling: word for word, spellings in _SPELLINGS.items() for spelling in spellings}
 """Words of `layer_types`, `layers_block_type` and their like."""
 GO_ON = "--approximate (in a study: approximate = true)"
 """How to go on where a file asks for something that is not modelled."""
@@ -84,9 +57,7 @@ def _as_the_file_has_sizes(fields: Fields, words: list[str]) -> list[str]:
 def _listed(fields: Fields, layers: int, approximate: list[str] | None) -> list[str] | None:
     name = fields.given("layer_types", "layers_block_type", "attention_layer_types", "block_types")
     types = None if name is None else fields.items(name)
-    if name is None or types is None:
-        return None
-    if not types:
+    if name is None or not types:
         return None
     own = 0 if not fields.given("num_nextn_predict_layers") else fields.integer("num_nextn_predict_layers", least=0)
     if layers < len(types) <= layers + own:

@@ -24,35 +24,16 @@ _WRAPPERS = ("model.", "", "model.language_model.", "language_model.model.", "ba
 _MOST_CHARACTERS, _MOST_REPEATS = 2_000, 5
 _GATE_UP = ("gate_proj", "up_proj", "gate_up_proj")
 ATTENTION_PLACES = (
-    "self_attn",
-    "attn",
-    "attention",
-    "mixer",
-    "self_attention",
-    "linear_attn",
-    "mamba",
-    "norm_attn_norm.attn",
-)
+    "self_attn", "attn", "attention", "mixer", "self_attention", "linear_attn", "mamba", "norm_attn_norm.attn",
+)  # fmt: skip
 _EXPERT_PLACES = (
-    "mlp.experts",
-    "block_sparse_moe.experts",
-    "feed_forward.experts",
-    "ffn.experts",
-    "mixer.experts",
-    "moe.experts",
+    "mlp.experts", "block_sparse_moe.experts", "feed_forward.experts", "ffn.experts", "mixer.experts", "moe.experts",
     "experts",
-)
+)  # fmt: skip
 _SHARED_PLACES = (
-    "mlp.shared_experts",
-    "mlp.shared_expert",
-    "mlp.shared_mlp",
-    "block_sparse_moe.shared_experts",
-    "feed_forward.shared_expert",
-    "ffn.shared_experts",
-    "mixer.shared_experts",
-    "share_expert",
-    "shared_mlp",
-)
+    "mlp.shared_experts", "mlp.shared_expert", "mlp.shared_mlp", "block_sparse_moe.shared_experts",
+    "feed_forward.shared_expert", "ffn.shared_experts", "mixer.shared_experts", "share_expert", "shared_mlp",
+)  # fmt: skip
 _DENSE_PLACES = ("mlp", "feed_forward", "ffn", "mixer", "mlps.0", "residual_mlp")
 
 
@@ -112,16 +93,7 @@ _ATTENTION_MODULES = {
 
 def _expert_modules(matrix: str, places: tuple[str, ...]) -> tuple[str, ...]:
     if matrix in ("experts", "other_experts"):
-        inner = (
-            "0.down_proj",
-            "0.gate_proj",
-            "0.up_proj",
-            "0.w1",
-            "0.w2",
-            "down_proj",
-            "gate_up_proj",
-            "gate_proj",
-        )
+        inner = ("0.down_proj", "0.gate_proj", "0.up_proj", "0.w1", "0.w2", "down_proj", "gate_up_proj", "gate_proj")
         return (*_places(places, inner), *places)
     if matrix in ("up_proj", "down_proj"):
         return _places(_SHARED_PLACES, _GATE_UP if matrix == "up_proj" else ("down_proj",))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,14 +24,9 @@ from costmodel.arch.config.weight_formats import (
 )
 
 _EXCLUDED = (
-    "modules_to_not_convert",
-    "ignore",
-    "exclude_modules",
-    "ignored_layers",
-    "exclude",
-    "llm_int8_skip_modules",
+    "modules_to_not_convert", "ignore", "exclude_modules", "ignored_layers", "exclude", "llm_int8_skip_modules",
     "ignored_modules",
-)
+)  # fmt: skip
 """Lists of modules that are not quantised."""
 HEADS = ("lm_head", "output", "head")
 
@@ -42,13 +37,13 @@ class StoredDtypes:
 
     plain: str
     """Of what is not quantised."""
-    default: str
-    """Of linear layers of which nothing else is said."""
-    experts: str | None
-    """Of routed experts of which nothing else is said; None: as other linear layers."""
-    said: ModulePatterns[str]
     kv: str
-    is_quantised: bool
+    is_quantised: bool = False
+    default: str = PLAIN
+    """Of linear layers of which nothing else is said."""
+    experts: str | None = None
+    """Of routed experts of which nothing else is said; None: as other linear layers."""
+    said: ModulePatterns[str] = field(default_factory=ModulePatterns)
     unread: Mapping[str, Any] = field(default_factory=dict)
     """Settings that ask for something which nothing here knows, by the path of their field."""
 
@@ -71,9 +66,9 @@ class StoredDtypes:
 class _Settings:
     """Settings while they are read."""
 
-    default: str = PLAIN
-    said: ModulePatterns[str]
     quant: Fields
+    default: str = PLAIN
+    said: ModulePatterns[str] = field(default_factory=ModulePatterns)
 
     def say(self, entry: object, dtype: str) -> None:
         """Of the modules that an entry covers."""
@@ -85,19 +80,12 @@ def read_quantization(fields: Fields, plain: str) -> StoredDtypes:
     """Dtypes of a config whose weights are `plain` where nothing is said of them."""
     table = fields.table("quantization_config") or fields.table("compression_config")
     if not table:
-        return StoredDtypes(
-            plain=plain,
-            default=PLAIN,
-            experts=None,
-            said=ModulePatterns(),
-            kv=plain,
-            is_quantised=False,
-        )
+        return StoredDtypes(plain=plain, kv=plain)
     nested = table.get("quantization")
     if isinstance(nested, Mapping):  # ModelOpt's own file, whole
         table = {**nested, **{name: value for name, value in table.items() if name != "quantization"}}
     quant = Fields(table, f"{fields.path}.quantization_config", fields.problems)
-    settings = _Settings(said=ModulePatterns(), quant=quant)
+    settings = _Settings(quant=quant)
     method = quant.text("quant_method").lower().replace("_", "-")
     reader = _METHODS.get(method)
     if reader is None and quant.given("quant_algo", "quantized_layers"):
@@ -121,14 +109,10 @@ def read_quantization(fields: Fields, plain: str) -> StoredDtypes:
     )
 
 
-def _excluded(quant: Fields) -> Iterator[object]:
-    for name in _EXCLUDED:
-        yield from quant.items(name) or ()
-
-
 def _exclude(settings: _Settings) -> None:
-    for entry in _excluded(settings.quant):
-        settings.say(entry, PLAIN)
+    for name in _EXCLUDED:
+        for entry in settings.quant.items(name) or ():
+            settings.say(entry, PLAIN)
 
 
 def _fp8(settings: _Settings) -> None:
@@ -212,15 +196,10 @@ def _compressed_tensors(settings: _Settings) -> None:
         quant.problem("config_groups", f"must hold a group with weights, got {str(dict(groups))[:80]}")
     for targets, dtype in found:
         for target in targets:
-            if _is_class(target):
-                settings.default = dtype
+            if isinstance(target, str) and target[:1].isupper() and "." not in target:
+                settings.default = dtype  # of a class of modules (`Linear`), not of one by its name
             else:
                 settings.say(target, dtype)
-
-
-def _is_class(target: object) -> bool:
-    """Whether a target is a class of modules (`Linear`) and not a name of some."""
-    return isinstance(target, str) and target[:1].isupper() and "." not in target
 
 
 _OF_INTEGERS = (

@@ -25,13 +25,9 @@ from costmodel.errors import InputError, Problem
 
 _NESTED = ("text_config", "llm_config", "language_config", "text_model_config", "thinker_config")
 _PLAIN_DTYPES = {
-    "bfloat16": "bf16",
-    "bf16": "bf16",
-    "float16": "fp16",
-    "fp16": "fp16",
-    "half": "fp16",
-    "auto": "bf16",
-    "float32": "bf16",
+    **dict.fromkeys(("bfloat16", "bf16"), "bf16"),
+    **dict.fromkeys(("float16", "fp16", "half"), "fp16"),
+    **dict.fromkeys(("auto", "float32"), "bf16"),
 }
 
 
@@ -87,11 +83,7 @@ def _read(
         fields.problem("num_hidden_layers", f"must be the length of the pattern of blocks, {len(single)}, got {count}")
         count = len(single)
     model = Model(
-        fields=fields,
-        by_layer=LayerFields(fields, count),
-        model_type=model_type,
-        layers=count,
-        hidden=hidden,
+        fields=fields, by_layer=LayerFields(fields, count), model_type=model_type, layers=count, hidden=hidden
     )
     layers = _layers(model, single, approximated)
     tied = fields.flag("tie_word_embeddings", default=model_type.startswith(families.TIED_BY_DEFAULT))
@@ -259,13 +251,8 @@ def _text_model(config: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
     if nested is None:
         return "", config
     shared = (
-        "quantization_config",
-        "compression_config",
-        "tie_word_embeddings",
-        "torch_dtype",
-        "dtype",
-        "expert_dtype",
-    )
+        "quantization_config", "compression_config", "tie_word_embeddings", "torch_dtype", "dtype", "expert_dtype",
+    )  # fmt: skip
     inner = {**{k: config[k] for k in shared if config.get(k) is not None}, **config[nested]}
     if isinstance(config.get("tie_word_embeddings"), bool):
         inner["tie_word_embeddings"] = config["tie_word_embeddings"]

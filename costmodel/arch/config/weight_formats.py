@@ -10,32 +10,23 @@ PLAIN = "plain"
 UNSAID = "unsaid"
 """Stands for a file that says nothing of activations."""
 
-MODELOPT = {
-    "NVFP4": "nvfp4",
-    "NVFP4_AWQ": "nvfp4",
-    "NVFP4_SVD": "nvfp4",
-    "W4A4_NVFP4": "nvfp4",
-    "W4A16_NVFP4": "nvfp4_a16",
-    "W4A8_NVFP4_FP8": "nvfp4_a8",
-    "FP8": "fp8",
-    "FP8_PER_CHANNEL_PER_TOKEN": "fp8",
-    "FP8_PB": "fp8_block",
-    "FP8_PB_WO": "fp8_block",
-    "FP8_PB_REAL": "fp8_block",
-    "MXFP8": "mxfp8",
-    "MXFP4": "mxfp4",
-    "W4A8_MXFP4_FP8": "mxfp4_a8",
-    "W4A16_MXFP4": "mxfp4_a16",
-    "INT4_AWQ": "int4",
-    "W4A16_AWQ": "int4",
-    "W4A16": "int4",
-    "W4A8_AWQ": "int4_a8",
-    "W8A16": "int8_a16",
-    "INT8_SQ": "int8",
-    "INT8": "int8",
-    "W8A8_SQ_PER_CHANNEL": "int8",
-    "NONE": PLAIN,
+_SPELLINGS = {
+    "nvfp4": ("NVFP4", "NVFP4_AWQ", "NVFP4_SVD", "W4A4_NVFP4"),
+    "nvfp4_a16": ("W4A16_NVFP4",),
+    "nvfp4_a8": ("W4A8_NVFP4_FP8",),
+    "fp8": ("FP8", "FP8_PER_CHANNEL_PER_TOKEN"),
+    "fp8_block": ("FP8_PB", "FP8_PB_WO", "FP8_PB_REAL"),
+    "mxfp8": ("MXFP8",),
+    "mxfp4": ("MXFP4",),
+    "mxfp4_a8": ("W4A8_MXFP4_FP8",),
+    "mxfp4_a16": ("W4A16_MXFP4",),
+    "int4": ("INT4_AWQ", "W4A16_AWQ", "W4A16"),
+    "int4_a8": ("W4A8_AWQ",),
+    "int8_a16": ("W8A16",),
+    "int8": ("INT8_SQ", "INT8", "W8A8_SQ_PER_CHANNEL"),
+    PLAIN: ("NONE",),
 }
+MODELOPT = {algorithm: dtype for dtype, algorithms in _SPELLINGS.items() for algorithm in algorithms}
 """`quant_algo` of NVIDIA's Model Optimizer."""
 
 
@@ -75,8 +66,7 @@ def compressed_tensors_dtype(weights: Mapping[str, Any], inputs: object) -> str 
             return fp8_blocks(block[0], block[1])
         return "fp8_block" if weights.get("strategy") == "block" else "fp8"
     if bits == 4 and kind == "float":
-        name = "mxfp4" if group == 32 else "nvfp4"
-        return name if activations == 4 else f"{name}_a8" if activations == 8 else f"{name}_a16"
+        return _beside("mxfp4" if group == 32 else "nvfp4", activations)
     if type(bits) is int and 2 <= bits <= 8 and kind == "int":
         asymmetric = weights.get("symmetric") is False
         if bits == 8 and activations in (4, 8) and not group:
@@ -84,6 +74,11 @@ def compressed_tensors_dtype(weights: Mapping[str, Any], inputs: object) -> str 
         name = integers(bits, group, zero=asymmetric)
         return f"{name}_a8" if activations == 8 and bits < 8 else name
     return None
+
+
+def _beside(name: str, activation_bits: object) -> str:
+    """Floats of 4 bits that are multiplied with activations of so many; None: of 16."""
+    return name if activation_bits == 4 else f"{name}_a8" if activation_bits == 8 else f"{name}_a16"
 
 
 def fp8_blocks(rows: int, columns: int) -> str:
@@ -108,8 +103,8 @@ def quark_dtype(weight: object, inputs: object) -> str | None:
             return "mxfp8"
         return "fp8_block" if scheme == "per_block" else "fp8"
     if kind.startswith(("fp4", "mxfp4")):
-        name = "nvfp4" if group == 16 else "mxfp4"
-        return name if "4" in activations else f"{name}_a8" if "8" in activations else f"{name}_a16"
+        bits = next((b for b in (4, 8) if str(b) in activations), None)
+        return _beside("nvfp4" if group == 16 else "mxfp4", bits)
     if kind.startswith(("fp6", "mxfp6")):
         return "mxfp6"
     if kind.startswith(("int4", "uint4", "int2", "uint2", "int3", "uint3")):

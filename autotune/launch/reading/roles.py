@@ -1,15 +1,15 @@
-"""Servers for prefill and for decode that only the proxy in front of them tells apart, by their addresses."""
+"""Processes as servers: how many they are, and which prefill or decode, by options, names or a proxy's addresses."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-from autotune.launch.reading.containers import ROLES
+from autotune.engines.option_reader import Command
+from autotune.launch.reading.containers import ROLES, Place
 from autotune.launch.reading.shell import read_script, without_comments
-from autotune.launch.reading.sources import Process, role_of
 from autotune.launch.reading.variables import expand
 
 _FLAG = re.compile(
@@ -29,6 +29,19 @@ LONGEST_LIST = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Process:
+    """Processes that one command starts."""
+
+    command: Command
+    place: Place = field(default_factory=Place)
+
+    def saying(self, before: Sequence[str] = (), after: Sequence[str] = ()) -> Process:
+        """The same with more assumptions, before and after those of its command."""
+        said = (*before, *self.command.assumptions, *after)
+        return replace(self, command=replace(self.command, assumptions=said))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Address:
     """Where a proxy finds a server."""
 
@@ -36,6 +49,45 @@ class Address:
     host: str | None
     """None: that of the proxy, or not known."""
     port: int | None
+
+
+def role_of(process: Process) -> str | None:
+    """`prefill` or `decode`, as the options of a disaggregated server say, or its name where it passes caches on."""
+    values = process.command.values
+    mode = str(values.get("disaggregation_mode", ""))
+    if mode in ROLES:
+        return mode
+    given = " ".join(process.command.own)
+    for role in ROLES:
+        if re.search(rf"--is-{role}-worker|--disaggregation-mode[ =]{role}", given):
+            return role
+    try:
+        transfer = json.loads(str(values.get("kv_transfer_config", "{}")))
+    except (ValueError, RecursionError):
+        transfer = {}
+    named = {"kv_producer": "prefill", "kv_consumer": "decode"}
+    if isinstance(transfer, dict) and str(transfer.get("kv_role")) in named:
+        return named[str(transfer["kv_role"])]
+    return process.place.role
+
+
+def servers_of(process: Process, gpus: int = 1) -> int:
+    """Servers that a process and its copies are: where copies are nodes or ranks of one server, fewer than those.
+
+    `gpus`: of one server, where they are known. More than a copy has make several copies its nodes.
+    """
+    place, values = process.place, process.command.values
+    if place.grouped or place.copies < 2:
+        return place.copies
+    nodes = str(values.get("nnodes", ""))
+    each = int(nodes) if nodes.isdecimal() and len(nodes) < 6 else 1
+    if each <= 1:
+        whole, local = (str(values.get(f"data_parallel_size{part}", "")) for part in ("", "_local"))
+        both = whole.isdecimal() and local.isdecimal() and 0 < int(local[:6]) < int(whole[:6])
+        each = int(whole[:6]) // int(local[:6]) if both else 1
+    if each <= 1 and place.gpus is not None and gpus > place.gpus:
+        each = -(-gpus // place.gpus)
+    return place.copies // each if each > 1 and place.copies % each == 0 else place.copies
 
 
 def with_proxied_roles(processes: Sequence[Process], texts: Iterable[str], given: Mapping[str, str]) -> list[Process]:
