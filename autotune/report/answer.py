@@ -86,6 +86,7 @@ def _plans(result: TuneResult, top: int, verdict: Verdict, refusal: Refusal) -> 
         title = f"Best of {len(result.ranked):,} {key_words(result.study)}"
         title += "; ≈ may be as good as # 1" if any(row.alike for row in table.rows[1:]) else ""
         notes += [line] if (line := kinds_line(result, short=True)) else []
+        notes += endless_note([plan for _, plan, _ in shown])
         notes += refused_lines([(rank, plan) for rank, plan, _ in shown if rank is not None], refusal)
     notes += [verdict.scope] if sampled(result) else []
     notes.append(f"Assumed: {_assumed(result, MOST_ASSUMED - len(notes))}; -v: all.")
@@ -207,10 +208,12 @@ def _all_plans(result: TuneResult, top: int, refusal: Refusal) -> Block:
         nearest = nearest_table(result, top or None, overflow="continued")
         notes = endless_note(result.infeasible[: top or None])
         return Block(title="Plans that break a limit, nearest first", table=nearest, lines=(*notes, *lines))
-    table = ranked_table(result, ranked_plans(result, top or None), overflow="continued")
+    shown = ranked_plans(result, top or None)
+    table = ranked_table(result, shown, overflow="continued")
     refused = refused_lines(tuple(enumerate(result.ranked[: min(top or MOST_TRIED, MOST_TRIED)], start=1)), refusal)
     kinds = [line] if (line := kinds_line(result)) else []
-    said: tuple[str | Line, ...] = (_sure(result), *kinds, *refused, *lines)
+    endless = endless_note([plan for _, plan, _ in shown])
+    said: tuple[str | Line, ...] = (_sure(result), *endless, *kinds, *refused, *lines)
     return Block(title="Plans that keep every limit, best first", table=table, lines=said)
 
 

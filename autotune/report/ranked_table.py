@@ -147,7 +147,7 @@ def _figure(metric: Metric, *, heading: str = "", minor: bool = False) -> Made:
     def cell(plan: PlanResult) -> Cell:
         if metric.simulated:
             return _simulated_cell(plan, metric.name)
-        value = plan.metrics.get(metric.name)
+        value = told(plan, metric.name) if metric.name in plan.metrics else None
         return Cell(text="") if value is None else Cell(text=metric.text(value), by=_by(value * metric.factor))
 
     return column, cell
@@ -163,7 +163,8 @@ def _versus(study: Study, base: PlanResult) -> Made:
         if plan.runs_as(base):
             return Cell(text="now", by=0.0)
         if metric.name == "e2e_s":
-            change: float | None = plan.metrics["e2e_s"] / base.metrics["e2e_s"] - 1.0
+            before, now = told(base, "e2e_s"), told(plan, "e2e_s")
+            change: float | None = now / before - 1.0 if isfinite(before) and isfinite(now) else None
         else:
             change = versus(plan, base).get(f"{metric.name}_frac")
         return Cell(text=signed(change), by=change)
@@ -196,8 +197,8 @@ def _latency(metric: Metric, limit_s: float | None) -> Made:
     )
 
     def cell(plan: PlanResult) -> Cell:
-        value = plan.metrics[metric.name]
-        ends = "–".join(number(end, RANGE_DIGITS) for end in metric.interval(plan))
+        value = told(plan, metric.name)
+        ends = "–".join(number(end, RANGE_DIGITS) for end in metric.interval(plan)) if isfinite(value) else ""
         return Cell(text=metric.text(value), by=_by(value * metric.factor), small=ends)
 
     return column, cell

@@ -110,6 +110,13 @@ def test_the_answer_says_it(tmp_path: Path) -> None:
     assert "0.657" not in said
 
 
+def test_a_plan_that_serves_the_rate_serves_more() -> None:
+    """Beside a request without end no time is said; the plan in production has none in the table either."""
+    found = evaluate(study(6.0, gpus=2), "TP2")
+    assert "serves 16% more requests" in found.conclusion
+    assert "time for a request" not in found.conclusion
+
+
 def test_comparisons_say_it() -> None:
     """A plan that serves the rate surely has the shorter TTFT than one that does not."""
     document = comparison_document(compare(study(6.0, gpus=2), "TP2", "R2"))
