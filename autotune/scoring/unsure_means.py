@@ -24,7 +24,7 @@ AT_A_RATE = (
 BURSTY_CV = 2.0
 BURSTS = "requests come in bursts"
 IN_BURSTS = (
-    "mean TTFT is off a simulation of the same steps by 6 to 16 % at the median and by 29 to 45 % in one of ten plans "
+    "mean TTFT is off a simulation of the same steps by 5 to 10 % at the median and by 22 to 35 % in one of ten plans "
     "where gaps vary 3 to 5 times as much as those of Poisson arrivals, mostly too short"
 )
 """Of 100 plans each: `python -m benchmarks.closed_form --arrivals --plans 100 --seed 9 --cv 3`, and `--cv 5`."""

@@ -138,10 +138,10 @@ def test_prompts_behind_a_first_token_by_hand() -> None:
     assert after.e2e_s[0] == pytest.approx(2.6 + 0.1 * (4.0 * 0.35) / (1.0 - 4.0 * 0.1))
     assert after.tpot_s[0] == pytest.approx((after.e2e_s[0] - 0.6) / 100.0)
     assert after.ttft_s[0] == 0.6
-    # gaps of a variance of three times the squared mean: twice half the wait of M/D/1
+    # gaps of a variance of three times the squared mean: as M/D/1, by the root of the share of time
     bursts = among_prompts(made, rows, uneven=np.array([3.0]), **prompts)
-    assert bursts.ttft_s[0] == pytest.approx(0.6 + 0.1 * 0.4 / 0.6)
-    assert bursts.ttft_parts_s[QUEUE, 0] - made.ttft_parts_s[QUEUE, 0] == pytest.approx(0.1 * 0.4 / 0.6)
+    assert bursts.ttft_s[0] == pytest.approx(0.6 + 0.1 * np.sqrt(0.4) / 0.6)
+    assert bursts.ttft_parts_s[QUEUE, 0] - made.ttft_parts_s[QUEUE, 0] == pytest.approx(0.1 * np.sqrt(0.4) / 0.6)
     assert bursts.e2e_s[0] - bursts.ttft_s[0] == pytest.approx(100.0 * bursts.tpot_s[0])
     # with all in flight that it has room for, a token takes 0.0205 s: no more prompts can come beside
     full = among_prompts(made, rows, uneven=np.ones(1), **(prompts | {"slowest_s": np.array([0.0205])}))
