@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import Flag, auto
-from math import exp
+from math import exp, inf
 from typing import Protocol
 
 from autotune.text.numbers import number
@@ -83,8 +83,8 @@ class Metric:
         return f"{self.title}, {self.unit}" if self.unit else self.title
 
     def text(self, value: float | None) -> str:
-        """A value, given in SI, in the metric's unit."""
-        return number(None if value is None else value * self.factor)
+        """A value, given in SI, in the metric's unit; `∞` where it grows without bound."""
+        return "∞" if value == inf else number(None if value is None else value * self.factor)
 
     def of(self, plan: Measured) -> float:
         """The plan's value in the metric's unit."""

@@ -14,7 +14,8 @@ from autotune.cli.options import MODELS, SHOWN, NewFile
 @click.option(
     "--study",
     type=click.Path(dir_okay=False),
-    help="What a benchmark's JSON ran on: model, GPU, engine. Default: study.json that an export wrote beside it.",
+    help="What a benchmark's JSON ran on: model, GPU, engine. Default: study.json that an export wrote beside it. Of a "
+    "CSV, whose GPU its rows may name beside the catalog's.",
 )
 @click.option("--plan", help="The plan it ran with. Default: what the result or the export says, else the baseline.")
 @SHOWN
@@ -36,7 +37,7 @@ def calibrate(
     from dataclasses import asdict
     from pathlib import Path
 
-    from autotune.cli.measured import bench_results
+    from autotune.cli.measured import bench_results, gpus_of
     from autotune.cli.output import show
     from autotune.engines import traits_by_name
     from autotune.files import write_file
@@ -44,6 +45,7 @@ def calibrate(
     from autotune.report.validation import calibration_report
     from autotune.validation.bench import SUFFIXES
     from autotune.validation.percentiles import run_by_percentiles
+    from autotune.validation.startable import require_startable
     from costmodel.calibration.profile import profile_text
     from costmodel.errors import InputError
     from costmodel.measured.learn_profile import calibrate as learn
@@ -60,7 +62,9 @@ def calibrate(
                 read.append(run)
                 by_percentiles += percentiles > 0
         else:
-            read += read_runs(path, traits_by_name(), None if models is None else Path(models))
+            rows = read_runs(path, traits_by_name(), None if models is None else Path(models), gpus_of(study))
+            require_startable(((run.id, run.entry) for run in rows), path)
+            read += rows
     profile, changes = learn(read)
     write_file(Path(out), profile_text(profile))
     document = finite({"profile": out, "runs_by_percentiles": by_percentiles, "cells": [asdict(c) for c in changes]})

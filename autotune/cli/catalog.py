@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from autotune.report.text_blocks import Report
+    from costmodel.hardware import Gpu
 
 GPU_FIELDS = (
     "peak_flops_per_s",
@@ -41,9 +42,16 @@ def catalog(as_json: bool) -> None:
             n: {"total_params": total_params(a), "active_params": active_params(a), "short_names": list(short[n])}
             for n, a in models.items()
         },
-        "gpus": {n: {field: getattr(gpu, field) for field in GPU_FIELDS} for n, gpu in gpus.items()},
+        "gpus": {n: _figures(gpu) for n, gpu in gpus.items()},
     }
     show(document, _report, as_json=as_json)
+
+
+def _figures(gpu: Gpu) -> dict[str, Any]:
+    from costmodel.hardware import Cluster
+
+    host = Cluster(gpus=gpu.gpus_per_node, gpu=gpu, gpus_per_node=gpu.gpus_per_node)
+    return {field: getattr(gpu, field) for field in GPU_FIELDS} | {"scaleup_gpus": host.domain_gpus}
 
 
 def _report(document: dict[str, Any]) -> Report:

@@ -14,6 +14,7 @@ from autotune.traffic.load import load_study
 from autotune.validation.bench import BenchKnobs, BenchResult, read_results
 from costmodel.errors import InputError
 from costmodel.files import read_file
+from costmodel.hardware import Gpu
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +27,14 @@ class Measured:
     fallback: str | None
     knobs: BenchKnobs | None
     assumptions: tuple[str, ...]
+
+
+def gpus_of(study: str | None) -> dict[str, Gpu]:
+    """GPUs of a study's file by name, which rows of runs may name; none where there is no study."""
+    if study is None:
+        return {}
+    loaded = load_study(Path(study))
+    return {cluster.gpu.name: cluster.gpu for cluster in (loaded.cluster, *loaded.axes.other_gpus)}
 
 
 def bench_results(

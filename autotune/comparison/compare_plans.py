@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import inf
 
 from autotune.comparison.best import at_capacity, best_plan, capacity_study, drawn_capacities
 from autotune.comparison.operators import time_rows, where_from
@@ -16,6 +17,7 @@ from autotune.comparison.verdict import NO_GAIN, verdict
 from autotune.metrics import COST, MAXIMIZE, MINIMIZE, OUTPUT_COST, Use, used
 from autotune.scoring.joint_uncertainty import joint_draws
 from autotune.scoring.limits import study_limits
+from autotune.scoring.overload import told
 from autotune.scoring.plan_result import plan_key
 from autotune.scoring.reach import bounded, unmeasured
 from autotune.scoring.unsure_means import unsure_means
@@ -222,13 +224,20 @@ def _switch(
 
 def _metrics(study: Study, current: PlanResult, candidate: PlanResult, beyond: Sequence[str]) -> tuple[MetricRow, ...]:
     draws = joint_draws(study, (current, candidate))
+
+    def p_candidate(name: str) -> float | None:
+        endless = told(current, name) == inf, told(candidate, name) == inf
+        if any(endless):
+            return None if all(endless) else float(endless[0])
+        return metric_p_better(name, current, candidate, draws)
+
     return tuple(
         MetricRow(
             name=metric.name,
-            current=current.metrics[metric.name],
-            candidate=candidate.metrics[metric.name],
+            current=told(current, metric.name),
+            candidate=told(candidate, metric.name),
             better={MAXIMIZE: "higher", MINIMIZE: "lower"}.get(metric.better),
-            p_better=_bounded(metric_p_better(metric.name, current, candidate, draws), beyond),
+            p_better=_bounded(p_candidate(metric.name), beyond),
         )
         for metric in used(Use.COMPARED)
     )

@@ -65,4 +65,4 @@ def wins(study: Study, current: PlanResult, candidate: PlanResult) -> bool:
 
 
 def _worst(plan: PlanResult) -> float:
-    return max((relative_excess(v) for v in plan.violations if v.code != JOINT_PROBABILITY), default=0.0)
+    return next((relative_excess(v) for v in plan.violations if v.code != JOINT_PROBABILITY), 0.0)

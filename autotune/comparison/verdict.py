@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 
 from autotune.comparison.values import KEEP, SWITCH, UNDECIDED, ComparedPlan, Verdict
 from autotune.metrics import METRICS
 from autotune.scoring.objective import time_decides
+from autotune.scoring.overload import ENDLESS
 from autotune.scoring.pair_words import against, metric_change
 from autotune.scoring.value_and_gain import Gain
 from autotune.study import Study
@@ -25,6 +27,8 @@ def worst_broken(side: ComparedPlan) -> str:
     if side.result is None or side.result.feasible:
         return ""
     worst = side.result.violations[0]
+    if worst.value == inf:
+        return f"{worst.code} ({ENDLESS})"
     return f"{worst.code} ({number(worst.value, 4)} against {number(worst.limit, 4)} {worst.unit})"
 
 

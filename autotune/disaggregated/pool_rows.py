@@ -163,7 +163,7 @@ def transfer_link(study: Study, first: Gpu, second: Gpu) -> TransferLink:
         longest_handed=local is None or not local.longest_new,
         same_domain=axes.one_domain
         and not axes.other_gpus
-        and study.cluster.gpus <= min(first.scaleup_gpus, second.scaleup_gpus),
+        and all(study.cluster.gpus <= replace(study.cluster, gpu=gpu).domain_gpus for gpu in (first, second)),
     )
 
 

@@ -30,6 +30,8 @@ class StartOptions:
     """Options with which tokens are drafted (speculative decoding)."""
     not_priced: Mapping[str, Values] = field(default_factory=dict)
     """Option that no formula knows -> values."""
+    without_tokens: Mapping[str, Values] = field(default_factory=dict)
+    """Option -> values with which a server answers with embeddings, classes or scores and generates nothing."""
 
     def captures_graphs(self, command: Command) -> bool:
         """Whether decode steps are replayed as graphs."""
@@ -38,6 +40,10 @@ class StartOptions:
     def drafts(self, command: Command) -> str:
         """How it is told to draft tokens, as it was written; empty: it drafts none."""
         return next(iter(_counting(command, dict.fromkeys(self.drafting, _ANY)).values()), "")
+
+    def generates_nothing(self, command: Command) -> tuple[str, ...]:
+        """What makes it a server that generates no tokens, as it was written; empty: it generates them."""
+        return tuple(_counting(command, self.without_tokens).values())
 
     def left_out(self, command: Command) -> tuple[str, ...]:
         """What it is started with that no formula knows, as it was written."""
@@ -100,6 +106,11 @@ def _written(command: Command, name: str) -> str:
     return f"{flag} {text if len(text) <= _MOST_SHOWN else text[: _MOST_SHOWN - 1] + '…'}"
 
 
+_WIDE = ("float32", "float")
+"""Values of `--dtype` with which everything takes 32 bits."""
+_FORMATS = ("bitsandbytes", "gguf")
+"""Values of `--load-format` that quantise weights, or read others than the checkpoint's own."""
+
 VLLM_START = StartOptions(
     without_graphs={
         "enforce_eager": ("true",),
@@ -116,7 +127,7 @@ VLLM_START = StartOptions(
                 "prefill_schedule_interval", "scheduler_cls", "compilation_config", "cudagraph_capture_sizes",
                 "max_cudagraph_capture_size", "attention_backend", "moe_backend", "linear_backend", "kernel_config",
                 "performance_mode", "disable_custom_all_reduce", "disable_sliding_window",
-                "disable_hybrid_kv_cache_manager", "hf_overrides",
+                "disable_hybrid_kv_cache_manager", "hf_overrides", "quantization_config",
             ),
             _ANY,
         ),
@@ -124,6 +135,14 @@ VLLM_START = StartOptions(
         "enable_prefix_caching": ("false",),
         "enable_chunked_prefill": ("false",),
         "async_scheduling": ("false",),
+        "dtype": _WIDE,
+        "load_format": _FORMATS,
+        "model_impl": ("transformers",),
+    },
+    without_tokens={
+        "runner": ("pooling", "draft"),
+        "convert": ("embed", "classify", "reward"),
+        "task": ("embed", "embedding", "classify", "score", "reward"),
     },
 )  # fmt: skip
 SGLANG_START = StartOptions(
@@ -133,21 +152,28 @@ SGLANG_START = StartOptions(
         "cuda_graph_backend_decode": ("disabled",),
     },
     drafting=("speculative_algorithm",),
-    not_priced=dict.fromkeys(
-        (
-            "disable_radix_cache",
-            "max_total_tokens", "cpu_offload_gb", "offload_group_size", "enable_hierarchical_cache", "enable_lmcache",
-            "enable_flexkv", "enable_hisparse", "enable_lora", "lora_paths", "max_prefill_tokens",
-            "prefill_max_requests", "enable_mixed_chunk", "enable_dynamic_chunking", "enable_pdmux",
-            "schedule_conservativeness", "num_continuous_decode_steps", "scheduler_recv_interval",
-            "disable_overlap_schedule", "enable_single_batch_overlap", "cuda_graph_bs", "cuda_graph_max_bs",
-            "cuda_graph_bs_decode", "cuda_graph_max_bs_decode", "cuda_graph_config", "attention_backend",
-            "prefill_attention_backend", "decode_attention_backend", "moe_runner_backend", "fp8_gemm_runner_backend",
-            "fp4_gemm_runner_backend", "disable_custom_all_reduce", "enable_torch_compile",
-            "enable_deterministic_inference", "pp_max_micro_batch_size", "kt_method", "json_model_override_args",
+    not_priced={
+        **dict.fromkeys(
+            (
+                "disable_radix_cache", "torchao_config", "modelopt_quant", "quantize_and_serve", "max_total_tokens",
+                "cpu_offload_gb", "offload_group_size", "enable_hierarchical_cache", "enable_lmcache", "enable_flexkv",
+                "enable_hisparse", "enable_lora", "lora_paths", "max_prefill_tokens",
+                "prefill_max_requests", "enable_mixed_chunk", "enable_dynamic_chunking", "enable_pdmux",
+                "schedule_conservativeness", "num_continuous_decode_steps", "scheduler_recv_interval",
+                "disable_overlap_schedule", "enable_single_batch_overlap", "cuda_graph_bs", "cuda_graph_max_bs",
+                "cuda_graph_bs_decode", "cuda_graph_max_bs_decode", "cuda_graph_config", "attention_backend",
+                "prefill_attention_backend", "decode_attention_backend", "moe_runner_backend",
+                "fp8_gemm_runner_backend", "fp4_gemm_runner_backend", "disable_custom_all_reduce",
+                "enable_torch_compile", "enable_deterministic_inference", "pp_max_micro_batch_size", "kt_method",
+                "json_model_override_args",
+            ),
+            _ANY,
         ),
-        _ANY,
-    ),
+        "dtype": _WIDE,
+        "load_format": _FORMATS,
+        "model_impl": ("transformers",),
+    },
+    without_tokens={"is_embedding": ("true",), "encoder_only": ("true",)},
 )  # fmt: skip
 TRTLLM_START = StartOptions(
     without_graphs={"cuda_graph_config": ("null", "none")},
@@ -160,10 +186,13 @@ TRTLLM_START = StartOptions(
                 "attention_dp_config.enable_balance", "batch_wait_timeout_iters", "batch_wait_timeout_ms",
                 "cuda_graph_config.batch_sizes", "attn_backend", "moe_config.backend", "moe_config.max_num_tokens",
                 "disable_overlap_scheduler", "torch_compile_config", "enable_lora", "lora_config",
+                "force_dynamic_quantization",
             ),
             _ANY,
         ),
         "kv_cache_config.enable_block_reuse": ("false",),
+        "backend": ("tensorrt", "trt", "_autodeploy"),
+        "dtype": _WIDE,
         "scheduler_config.capacity_scheduler_policy": ("max_utilization", "static_batch"),
         "enable_chunked_prefill": ("false",),
     },

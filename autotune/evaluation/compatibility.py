@@ -80,7 +80,7 @@ def _axes(study: Study, candidate: Candidate) -> list[dict[str, Any]]:
         LayoutColumns.of([layout], [ENGINES[candidate.engine].traits]),
         ClusterColumns.of([study.cluster]),
     )
-    domain = study.cluster.gpu.scaleup_gpus
+    domain = study.cluster.domain_gpus
 
     alone = {"ranks_together": 1, "tier": "none: one rank"}
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from autotune.evaluation.values import Check
 from autotune.scoring.limits import JOINT_PROBABILITY, LOAD_SERVED, TITLES
 from autotune.scoring.objective import CLOSE_FRAC, Behind
+from autotune.scoring.overload import ENDLESS
 from autotune.scoring.pair_words import against
 from autotune.scoring.plan_name import full_name
 from autotune.scoring.reach import unmeasured
@@ -23,9 +24,12 @@ def failures(checks: Sequence[Check]) -> list[Check]:
 
 
 def binding(checks: Sequence[Check]) -> Check:
-    """The check with the least room; what follows from others only where they all pass, a rate only where it fails."""
+    """The check with the least room; what follows from others only where they all pass, a rate only where it fails.
+
+    A latency that grows without bound follows from the requests that are not served.
+    """
     roomy = [c for c in checks if c.margin_frac is not None and c.name != LOAD_SERVED]
-    among = failures(checks) or roomy
+    among = [c for c in failures(checks) if not c.grows] or roomy
     return min(among, key=lambda c: float("-inf") if c.margin_frac is None else c.margin_frac)
 
 
@@ -51,6 +55,8 @@ def conclusion(
 
 
 def _off(check: Check) -> str:
+    if check.grows:
+        return f"{_title(check)} {ENDLESS}"
     if check.value is None or check.limit is None:
         return check.name
     share = abs(check.margin_frac or 0.0)

@@ -17,6 +17,7 @@ from autotune.evaluation.values import Check, Evaluation, Sections
 from autotune.scoring.joint_uncertainty import confidence
 from autotune.scoring.limits import KV_ROOM, Limit, study_limits
 from autotune.scoring.objective import behind
+from autotune.scoring.overload import WAITING, overload_of
 from autotune.scoring.unsure_means import unsure_means
 from autotune.simulation.percentile_limits import PercentileLimit, percentile_limits
 from autotune.space import Candidate
@@ -173,7 +174,18 @@ def _left_open(study: Study, result: PlanResult | None) -> tuple[str, ...]:
 
 
 def _check(study: Study, result: PlanResult, limit: Limit) -> Check:
-    excess = result.margins[limit.code]
+    excess, overload = result.margins[limit.code], overload_of(result.breakdown)
+    if overload is not None and limit.kind.metric in WAITING:
+        return Check(
+            name=limit.code,
+            value=None,
+            limit=limit.limit,
+            unit=limit.kind.unit,
+            passed=False,
+            margin_frac=None,
+            rests_on=overload.words,
+            grows=True,
+        )
     if limit.code == KV_ROOM:
         # weights beyond the memory leave less than no room: how much that is, the memory's own limit says
         excess = min(excess, limit.limit)

@@ -10,6 +10,7 @@ import numpy as np
 from autotune.engines import ENGINES
 from autotune.evaluation.values import StageBytes
 from autotune.scoring.knob_grid import KnobGrid, Variant
+from autotune.scoring.overload import told_figures
 from autotune.space import Candidate
 from autotune.study import Study
 from autotune.tuning import PlanResult
@@ -107,11 +108,11 @@ def saturation(plan: EvaluatedPlan) -> dict[str, float]:
 
 def performance(plan: EvaluatedPlan) -> dict[str, Any]:
     """Figures at the study's load beside those at saturation, and the limits that the study sets."""
-    metrics, layout, limits = plan.result.metrics, plan.candidate.layout, plan.study.constraints
+    metrics, layout, limits = told_figures(plan.result), plan.candidate.layout, plan.study.constraints
     at_load = {
         "requests_in_flight": plan.result.knobs.concurrency,
         "max_num_batched_tokens": plan.result.knobs.max_num_batched_tokens,
-        **{name: metrics[name] for name in ("ttft_longest_s", "tpot_s", "stage_tokens_per_s_per_gpu")},
+        **{name: plan.result.metrics[name] for name in ("ttft_longest_s", "tpot_s", "stage_tokens_per_s_per_gpu")},
     }
     # some cache stays free where a whole number of requests has room for all: with one that waits a little more is done
     full = max(saturation(plan), at_load, key=lambda most: most["stage_tokens_per_s_per_gpu"])

@@ -8,6 +8,7 @@ from typing import Any
 from autotune.evaluation.report_claims import Quantity
 from autotune.evaluation.values import FAILED, PASSED, Sections, StageBytes
 from autotune.metrics import METRICS, PER_GPU, RATE_SD
+from autotune.scoring.overload import told
 from autotune.study import Study
 from autotune.tuning import PlanResult
 from costmodel.arch import weight_bytes
@@ -135,7 +136,7 @@ def _estimates(result: PlanResult | None, performance: Mapping[str, Any]) -> dic
         return {name: _q(None, FORBIDDEN) for name in names}
     metrics, rate_sd = result.metrics, result.metrics[RATE_SD]
     return {
-        **{m.name: _q(metrics[m.name], m.meaning, metrics[m.log_sd] if m.log_sd else 0.0) for m in named},
+        **{m.name: _q(told(result, m.name), m.meaning, metrics[m.log_sd] if m.log_sd else 0.0) for m in named},
         **{name: _q(performance[table][scope], words, rate_sd) for name, (table, scope, words) in rates.items()},
         "requests_in_flight": _q(result.knobs.concurrency, "requests in flight over all replicas"),
         "tokens_per_ms_per_gpu": _q(

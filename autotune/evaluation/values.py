@@ -31,6 +31,8 @@ class Check:
     """Room to the limit as a share of it, negative where it is broken; None: nothing to divide by."""
     rests_on: str
     """What the figure was computed from, in words."""
+    grows: bool = False
+    """Whether it grows without bound, as more requests come than are served; there is no value then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

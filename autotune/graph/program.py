@@ -11,7 +11,6 @@ from autotune.graph.costs import LAYER_INPUT, Step
 from autotune.graph.values import Group, Rank, Task
 from costmodel.engine import EngineTraits
 from costmodel.hardware import Cluster
-from costmodel.plan.columns import domain_gpus
 from costmodel.plan.layout import Layout
 from costmodel.plan.placement import stage_ranks
 
@@ -50,7 +49,7 @@ class Groups:
     """The groups of one replica, numbered as they are asked for."""
 
     def __init__(self, cluster: Cluster) -> None:
-        self._domain = domain_gpus(cluster)
+        self._domain = cluster.domain_gpus
         self._index: dict[tuple[str, tuple[int, ...]], int] = {}
 
     def index(self, kind: str, ranks: NDArray[np.int64]) -> int:

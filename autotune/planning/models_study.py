@@ -191,7 +191,7 @@ def _needed(shares: Sequence[ModelShare | None], loaded: Sequence[Sequence[Study
 
 def _type(study: Study, unit: str) -> GpuType:
     cluster = study.cluster
-    each = {"node": cluster.gpus_per_node, "domain": min(cluster.gpu.scaleup_gpus, cluster.gpus), "gpu": 1}[unit]
+    each = {"node": cluster.gpus_per_node, "domain": min(cluster.domain_gpus, cluster.gpus), "gpu": 1}[unit]
     return GpuType(
         name=cluster.gpu.name, units=cluster.gpus // each, unit_gpus=each, price_per_hour=cluster.gpu.price_per_hour
     )

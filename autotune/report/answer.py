@@ -11,7 +11,7 @@ from autotune.metrics import METRICS
 from autotune.report.clusters import clusters_block
 from autotune.report.document import assumptions, baseline_place, tune_document
 from autotune.report.kinds import kinds_line
-from autotune.report.ranked_table import key_words, nearest_table, ranked_plans, ranked_table
+from autotune.report.ranked_table import endless_note, key_words, nearest_table, ranked_plans, ranked_table
 from autotune.report.study_words import command, gpu_words, launch_steps, study_headline
 from autotune.report.text_blocks import Block, Line, Report
 from autotune.report.verdict import Verdict, sampled, sampling_errors, tune_verdict
@@ -79,12 +79,14 @@ def _plans(result: TuneResult, top: int, verdict: Verdict, refusal: Refusal) -> 
     if not result.ranked:
         table = nearest_table(result, top or None, overflow="dropped")
         title = "The nearest plans, and what they break"
+        notes += endless_note(result.infeasible[: top or None])
     else:
         shown = ranked_plans(result, top or None)
         table = ranked_table(result, shown, overflow="dropped")
         title = f"Best of {len(result.ranked):,} {key_words(result.study)}"
         title += "; ≈ may be as good as # 1" if any(row.alike for row in table.rows[1:]) else ""
         notes += [line] if (line := kinds_line(result, short=True)) else []
+        notes += endless_note([plan for _, plan, _ in shown])
         notes += refused_lines([(rank, plan) for rank, plan, _ in shown if rank is not None], refusal)
     notes += [verdict.scope] if sampled(result) else []
     notes.append(f"Assumed: {_assumed(result, MOST_ASSUMED - len(notes))}; -v: all.")
@@ -204,11 +206,14 @@ def _all_plans(result: TuneResult, top: int, refusal: Refusal) -> Block:
     lines = () if result.baseline is None else _baseline(result, result.baseline)
     if not result.ranked:
         nearest = nearest_table(result, top or None, overflow="continued")
-        return Block(title="Plans that break a limit, nearest first", table=nearest, lines=lines)
-    table = ranked_table(result, ranked_plans(result, top or None), overflow="continued")
+        notes = endless_note(result.infeasible[: top or None])
+        return Block(title="Plans that break a limit, nearest first", table=nearest, lines=(*notes, *lines))
+    shown = ranked_plans(result, top or None)
+    table = ranked_table(result, shown, overflow="continued")
     refused = refused_lines(tuple(enumerate(result.ranked[: min(top or MOST_TRIED, MOST_TRIED)], start=1)), refusal)
     kinds = [line] if (line := kinds_line(result)) else []
-    said: tuple[str | Line, ...] = (_sure(result), *kinds, *refused, *lines)
+    endless = endless_note([plan for _, plan, _ in shown])
+    said: tuple[str | Line, ...] = (_sure(result), *endless, *kinds, *refused, *lines)
     return Block(title="Plans that keep every limit, best first", table=table, lines=said)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from math import isfinite
 from typing import Any
 
 from autotune.comparison import ComparedPlan, Comparison, SwitchCost
@@ -154,7 +155,7 @@ def _metric(row: MetricRow) -> dict[str, Any]:
 
 
 def _frac(before: float, after: float) -> float | None:
-    return after / before - 1.0 if before else None
+    return after / before - 1.0 if before and isfinite(before) and isfinite(after) else None
 
 
 def _pair(prices: tuple[float, float] | None) -> dict[str, float] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import inf
 from typing import Any
 
 from autotune.comparison.verdict import duration_words
@@ -13,6 +14,7 @@ from autotune.report.text_blocks import Block, Cell, Report, named, text_table
 from autotune.report.vocabulary.titles import LIMITS, MEMORY, TONES
 from autotune.report.vocabulary.words import GIB, asked, count, gib, measure, percent, signed, united
 from autotune.scoring.gpu_time import OPERATORS, operator_title
+from autotune.scoring.overload import WAITING, overload_of
 from autotune.text.numbers import number, probability
 
 _SHOWN_FRAC = 0.005
@@ -93,7 +95,7 @@ def _metrics(document: Mapping[str, Any]) -> Block:
         rows.append(
             (
                 named(metric.name, labels, " *" if ranks else ""),
-                *(metric.text(m[side]) for side in SIDES),
+                *(metric_text(document, m, side) for side in SIDES),
                 signed(m["difference_frac"]),
                 "" if m["p_better"] is None else probability(m["p_better"]),
             )
@@ -102,7 +104,8 @@ def _metrics(document: Mapping[str, Any]) -> Block:
     meets = [document[side]["confidence"]["p_meets"] for side in SIDES]
     rows.append(("Keeps every limit", *(probability(p) for p in meets), "", ""))
     sure, header = probability(document["p_better"]), ("metric", *SIDES, "difference", "P(better)")
-    lines = (f"* ranked by; the candidate is better with probability {sure}, limits counted",)
+    ranks_by = f"* ranked by; the candidate is better with probability {sure}, limits counted"
+    lines = (ranks_by, *_endless(document))
     return Block(
         key="metrics",
         title="Metrics",
@@ -110,6 +113,18 @@ def _metrics(document: Mapping[str, Any]) -> Block:
         lines=lines,
         short=Block(title="Metrics", table=text_table(header, [*brief, rows[-1]]), lines=lines),
     )
+
+
+def metric_text(document: Mapping[str, Any], row: Mapping[str, Any], side: str) -> str:
+    """A side's figure of a row of the metrics, `∞` where it grows without bound."""
+    endless = row["name"] in WAITING and overload_of(document[side]["breakdown"]) is not None
+    return METRICS[row["name"]].text(inf if endless else row[side])
+
+
+def _endless(document: Mapping[str, Any]) -> list[str]:
+    """What `∞` means, for each side where it stands."""
+    found = [(side, overload_of(document[side]["breakdown"])) for side in SIDES]
+    return [f"∞: with the {side} plan it {overload.words}" for side, overload in found if overload is not None]
 
 
 def _simulated(found: Mapping[str, Any]) -> Block:

@@ -13,6 +13,7 @@ from autotune.report.clusters import clusters_document
 from autotune.report.files import table_csv
 from autotune.report.kinds import kinds_document
 from autotune.scoring.joint_uncertainty import Confidence
+from autotune.scoring.overload import told, told_figures
 from autotune.scoring.unsure_means import unsure_means
 from autotune.space import Candidate, Space, format_plan
 from autotune.space.pool_plan import ROLES, Pools
@@ -44,7 +45,7 @@ def versus(plan: PlanResult, baseline: PlanResult | None) -> dict[str, float]:
     if baseline is None:
         return out
     for name in (metric.name for metric in used(Use.BASELINE)):
-        before, now = baseline.metrics.get(name, 0.0), plan.metrics.get(name, math.nan)
+        before, now = (told(p, name) if name in p.metrics else math.nan for p in (baseline, plan))
         if before and math.isfinite(before) and math.isfinite(now):
             out[f"{name}_frac"] = now / before - 1.0
     return out
@@ -58,8 +59,8 @@ def confidence_document(plan: PlanResult, known: Confidence | None) -> dict[str,
         ("tpot_s", "tpot_log_sd", "tpot_p10_s", "tpot_p90_s"),
         ("requests_per_s", "throughput_log_sd", "requests_per_s_p10", "requests_per_s_p90"),
     ):
-        factor = math.exp(Z90 * plan.metrics[sd])
-        out |= {low: plan.metrics[name] / factor, high: plan.metrics[name] * factor}
+        factor, value = math.exp(Z90 * plan.metrics[sd]), told(plan, name)
+        out |= {low: value / factor, high: value * factor}
     return out if known is None else out | asdict(known)
 
 
@@ -78,7 +79,7 @@ def plan_document(
         **({} if plan.pools is None else {"pools": pools_document(plan.pools)}),
         "feasible": plan.feasible,
         "violations": [asdict(v) for v in plan.violations],
-        "metrics": dict(plan.metrics),
+        "metrics": told_figures(plan),
         "confidence": confidence_document(plan, known),
         "breakdown": dict(plan.breakdown),
         "vs_baseline": versus(plan, baseline),

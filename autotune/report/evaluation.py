@@ -8,10 +8,11 @@ from typing import Any
 from autotune.evaluation.evaluate_pools import PoolSection, PoolSections, pools_of
 from autotune.evaluation.values import PASSED, Evaluation, Sections
 from autotune.launch.export import export_refusal
-from autotune.report.document import confidence_document, layout_document
+from autotune.report.document import confidence_document, finite, layout_document
 from autotune.report.reach import reach_of_one
 from autotune.report.study_words import called, command, launch_steps
 from autotune.scoring.gpu_time import gpu_s_per_request
+from autotune.scoring.overload import told, told_figures
 from autotune.scoring.plan_name import full_name
 from autotune.space import format_plan, short_plan
 from autotune.space.pool_plan import ROLES
@@ -23,31 +24,34 @@ def evaluation_document(found: Evaluation) -> dict[str, Any]:
     """What `autotune evaluate --json` writes."""
     result, best, parts, metric = found.result, found.best, found.sections, found.study.objective.metric
     pooled = parts if isinstance(parts, PoolSections) else None
-    return {
-        "study": found.study.name,
-        "verdict": found.verdict,
-        **_plan(found),
-        "knobs": None if result is None else asdict(result.knobs),
-        "summary": {
-            "binding": found.binding,
-            "best_plan": None if best is None else best.plan,
-            "best_name": None if best is None else full_name(found.study, best),
-            "metric": metric,
-            "value": None if result is None else result.metrics[metric],
-            "best_value": None if best is None else best.metrics[metric],
-            **({} if pooled is None else _best_aggregated(pooled, metric)),
-            "loses_against_best_frac": None if found.distance is None else found.distance.frac,
-            "loses_in": None if found.distance is None else found.distance.metric,
-            "p_better_than_best": found.p_better_than_best,
-            "p_meets": None if result is None else result.p_meets,
-        },
-        "confidence": None if result is None else confidence_document(result, None),
-        **({} if pooled is None else {"metrics": dict(pooled.plan.metrics)}),
-        "checks": [asdict(c) for c in found.checks],
-        **(_sections(parts, result, best) if isinstance(parts, Sections) else _pools(found.study, parts)),
-        "conclusion": found.conclusion,
-        "assumptions": list(found.assumptions),
-    }
+    document: dict[str, Any] = finite(
+        {
+            "study": found.study.name,
+            "verdict": found.verdict,
+            **_plan(found),
+            "knobs": None if result is None else asdict(result.knobs),
+            "summary": {
+                "binding": found.binding,
+                "best_plan": None if best is None else best.plan,
+                "best_name": None if best is None else full_name(found.study, best),
+                "metric": metric,
+                "value": None if result is None else told(result, metric),
+                "best_value": None if best is None else best.metrics[metric],
+                **({} if pooled is None else _best_aggregated(pooled, metric)),
+                "loses_against_best_frac": None if found.distance is None else found.distance.frac,
+                "loses_in": None if found.distance is None else found.distance.metric,
+                "p_better_than_best": found.p_better_than_best,
+                "p_meets": None if result is None else result.p_meets,
+            },
+            "confidence": None if result is None else confidence_document(result, None),
+            **({} if pooled is None else {"metrics": told_figures(pooled.plan)}),
+            "checks": [asdict(c) for c in found.checks],
+            **(_sections(parts, result, best) if isinstance(parts, Sections) else _pools(found.study, parts)),
+            "conclusion": found.conclusion,
+            "assumptions": list(found.assumptions),
+        }
+    )
+    return document
 
 
 def _plan(found: Evaluation) -> dict[str, Any]:

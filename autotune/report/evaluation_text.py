@@ -89,7 +89,7 @@ def _summary(document: Mapping[str, Any]) -> Block:
         (
             named(c["name"], CHECKS),
             toned("ok" if c["passed"] else "FAILS", TONES),
-            "" if c["value"] is None else measure(c["value"], c["unit"]),
+            "∞" if c["grows"] else "" if c["value"] is None else measure(c["value"], c["unit"]),
             "" if c["limit"] is None else asked(c["limit"], c["unit"]),
             "" if c["margin_frac"] is None else room_words(c["margin_frac"]),
             c["rests_on"] if c["unit"] in ("", *SHARES) else f"{c['unit']}; {c['rests_on']}",
@@ -98,7 +98,8 @@ def _summary(document: Mapping[str, Any]) -> Block:
     ]
     s, c = document["summary"], document["confidence"]
     binds = f"what binds: {CHECKS.get(s['binding'], s['binding'])}"
-    lines = [binds, *_against_best(s)]
+    endless = tuple(dict.fromkeys(f"∞: {c['rests_on']}" for c in document["checks"] if c["grows"]))
+    lines = [binds, *endless, *_against_best(s)]
     if c is not None:
         ends = [number(c[f"{name}_{end}"]) for name in ("ttft", "tpot") for end in ("p10_s", "p90_s")]
         lines.append(
@@ -117,7 +118,7 @@ def _summary(document: Mapping[str, Any]) -> Block:
         title="Summary",
         table=text_table(header, rows, texts=(0, 1, 5)),
         lines=tuple(lines),
-        short=Block(title="Summary", table=text_table(header[:-1], brief, texts=(0, 1)), lines=(binds,)),
+        short=Block(title="Summary", table=text_table(header[:-1], brief, texts=(0, 1)), lines=(binds, *endless)),
     )
 
 
@@ -193,7 +194,8 @@ def _performance(part: Mapping[str, Any], checks: Sequence[Mapping[str, Any]]) -
     at_load = f"{part['requests_in_flight']:,} requests in flight, {number(part['requests_per_s'], 4)} requests/s"
     at_most = f"{full['requests_in_flight']:,} in flight, chunks of {full['max_num_batched_tokens']:,} tokens"
     full_latency = f"TTFT {number(full['ttft_longest_s'])} s, TPOT {number(full['tpot_s'] * 1e3)} ms"
-    latency = f"{number(part['ttft_longest_s'])} s{ttft}, TPOT {number(part['tpot_s'] * 1e3)} ms{tpot}"
+    first = "grows without bound" if part["ttft_longest_s"] is None else f"{number(part['ttft_longest_s'])} s"
+    latency = f"{first}{ttft}, TPOT {number(part['tpot_s'] * 1e3)} ms{tpot}"
     shares = {n: f"{part[f'{n}_util_frac']:.1%}" for n in ("gpu", "compute", "bandwidth", "memory")}
     held = {c["name"]: c["value"] for c in checks}
     fits = held["kv_capacity"] > 0.0 and held["memory_util_frac"] <= 1.0

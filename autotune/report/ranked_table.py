@@ -5,7 +5,7 @@ What decides stands first, so that a narrow terminal keeps it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import isfinite
 
 from autotune.metrics import METRICS, Metric
@@ -19,6 +19,7 @@ from autotune.report.vocabulary.titles import LIMITS, off_by
 from autotune.report.vocabulary.words import asked, measure, percent, signed
 from autotune.scoring.limits import ATTAINMENT
 from autotune.scoring.objective import plan_expected, time_decides
+from autotune.scoring.overload import ENDLESS, overload_of, told
 from autotune.scoring.plan_name import plan_name
 from autotune.scoring.plan_result import relative_excess
 from autotune.simulation.percentile_limits import PercentileLimit, percentile_limits
@@ -146,7 +147,7 @@ def _figure(metric: Metric, *, heading: str = "", minor: bool = False) -> Made:
     def cell(plan: PlanResult) -> Cell:
         if metric.simulated:
             return _simulated_cell(plan, metric.name)
-        value = plan.metrics.get(metric.name)
+        value = told(plan, metric.name) if metric.name in plan.metrics else None
         return Cell(text="") if value is None else Cell(text=metric.text(value), by=_by(value * metric.factor))
 
     return column, cell
@@ -162,7 +163,8 @@ def _versus(study: Study, base: PlanResult) -> Made:
         if plan.runs_as(base):
             return Cell(text="now", by=0.0)
         if metric.name == "e2e_s":
-            change: float | None = plan.metrics["e2e_s"] / base.metrics["e2e_s"] - 1.0
+            before, now = told(base, "e2e_s"), told(plan, "e2e_s")
+            change: float | None = now / before - 1.0 if isfinite(before) and isfinite(now) else None
         else:
             change = versus(plan, base).get(f"{metric.name}_frac")
         return Cell(text=signed(change), by=change)
@@ -195,8 +197,8 @@ def _latency(metric: Metric, limit_s: float | None) -> Made:
     )
 
     def cell(plan: PlanResult) -> Cell:
-        value = plan.metrics[metric.name]
-        ends = "–".join(number(end, RANGE_DIGITS) for end in metric.interval(plan))
+        value = told(plan, metric.name)
+        ends = "–".join(number(end, RANGE_DIGITS) for end in metric.interval(plan)) if isfinite(value) else ""
         return Cell(text=metric.text(value), by=_by(value * metric.factor), small=ends)
 
     return column, cell
@@ -333,5 +335,13 @@ def nearest_table(result: TuneResult, most: int | None, *, overflow: str = "name
 
 
 def _mean(metric: Metric, plan: PlanResult) -> Cell:
-    value = plan.metrics[metric.name]
-    return Cell(text=metric.text(value), by=_by(value * metric.factor), small=metric.shown_interval(plan))
+    value = told(plan, metric.name)
+    small = metric.shown_interval(plan) if isfinite(value) else ""
+    return Cell(text=metric.text(value), by=_by(value * metric.factor), small=small)
+
+
+def endless_note(plans: Sequence[PlanResult]) -> tuple[str, ...]:
+    """What `∞` in a table of plans means, where it stands there."""
+    if all(overload_of(plan.breakdown) is None for plan in plans):
+        return ()
+    return (f"∞: {ENDLESS}, as more requests come than the plan serves.",)

@@ -21,6 +21,7 @@ from autotune.comparison import ComparedPlan, SwitchCost
 from autotune.comparison.verdict import worst_broken
 from autotune.engines import ENGINES
 from autotune.metrics import Use, used
+from autotune.scoring.overload import told
 from autotune.scoring.value_and_gain import Gain
 from autotune.study import Baseline, own_option_values
 
@@ -76,7 +77,7 @@ def side_entry(side: ComparedPlan) -> dict[str, Any]:
         if side.result.own_options is not None:
             out["knobs"]["engine_options"] = own_option_values(side.result.own_options)
         out["p_meets"] = side.result.p_meets
-        out["metrics"] = {m.name: _finite(side.result.metrics[m.name]) for m in used(Use.LEDGER)}
+        out["metrics"] = {m.name: _finite(told(side.result, m.name)) for m in used(Use.LEDGER)}
     return out
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from autotune.metrics import METRICS, Metric
 from autotune.scoring.objective import time_decides
+from autotune.scoring.overload import overload_of
 from autotune.scoring.plan_result import PlanResult
 from autotune.study import Study
 from autotune.text.numbers import probability, within
@@ -56,6 +57,8 @@ def _figures(study: Study, plan: PlanResult, other: PlanResult) -> list[tuple[bo
     """(whether it is better, in words) of the ranked metric; at a given rate, of the time of a request."""
     metric = METRICS[study.objective.metric]
     if time_decides(study):
+        if any(overload_of(p.breakdown) is not None for p in (plan, other)):
+            return metric_change(METRICS["requests_per_s"], plan, other)
         share = plan.metrics["e2e_s"] / other.metrics["e2e_s"] - 1.0
         longer = "more" if share > 0.0 else "less"
         words = f"takes {abs(share):.0%} {longer} time for a request at the same load"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from math import isnan
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from math import inf, isnan
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,8 @@ from autotune.engines.service import Knobs
 from autotune.metrics import COST, ESTIMATED, LOG_SDS, OUTPUT_COST
 from autotune.scoring.limits import JOINT_PROBABILITY, KV_ROOM, Limit, LimitCheck, check_limits, study_limits
 from autotune.scoring.objective import Standing, usd_per_million
+from autotune.scoring.overload import PART as OVERLOAD
+from autotune.scoring.overload import WAITING, Overload
 from autotune.space import Candidate, format_plan
 from autotune.space.pool_plan import Pools
 from autotune.study import OwnOptions, Study
@@ -133,23 +135,25 @@ def plan_key(candidate: Candidate) -> str:
     return format_plan(candidate.layout, candidate.engine, candidate.gpu)
 
 
-def _broken(limits: Sequence[Limit], check: LimitCheck, row: int) -> tuple[Violation, ...]:
-    """What one plan breaks, worst first.
+def worst_first(violations: Iterable[Violation]) -> tuple[Violation, ...]:
+    """What a plan breaks, the worst first; last what follows from the others: latencies without end, a probability."""
+    return tuple(
+        sorted(violations, key=lambda v: (v.code == JOINT_PROBABILITY, v.value == inf, -relative_excess(v), v.code))
+    )
+
+
+def _broken(limits: Sequence[Limit], values: Floats, excess: Floats) -> tuple[Violation, ...]:
+    """What one plan breaks, worst first; values and excesses of shape `(len(limits),)`.
 
     Weights beyond the memory leave no room, said as 0; the excess keeps how far beyond, for the order of plans.
     """
-    broken = [
+    return worst_first(
         Violation(
-            code=limit.code,
-            value=max(float(check.values[i, row]), 0.0),
-            limit=limit.limit,
-            excess=float(check.excess[i, row]),
-            unit=limit.kind.unit,
+            code=limit.code, value=max(float(value), 0.0), limit=limit.limit, excess=float(over), unit=limit.kind.unit
         )
-        for i, limit in enumerate(limits)
-        if check.excess[i, row] > 0.0
-    ]
-    return tuple(sorted(broken, key=lambda v: (v.code == JOINT_PROBABILITY, -relative_excess(v), v.code)))
+        for limit, value, over in zip(limits, values, excess, strict=True)
+        if over > 0.0
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,7 +188,13 @@ class ScoredRows:
         own_options: OwnOptions | None = None,
     ) -> PlanResult:
         """The plan of one row."""
-        broken = _broken(self.limits, self.check, row)
+        breakdown = plan_breakdown(self.estimate, row)
+        values, excess = self.check.values[:, row], self.check.excess[:, row]
+        if (overload := self._overload(row)) is not None:
+            breakdown[OVERLOAD] = asdict(overload)
+            grows = np.array([limit.kind.metric in WAITING for limit in self.limits])
+            values, excess = np.where(grows, inf, values), np.where(grows, inf, excess)
+        broken = _broken(self.limits, values, excess)
         return PlanResult(
             plan=plan,
             engine=engine,
@@ -192,14 +202,22 @@ class ScoredRows:
             knobs=knobs,
             feasible=not broken,
             violations=broken,
-            margins={limit.code: float(self.check.excess[i, row]) for i, limit in enumerate(self.limits)},
+            margins={limit.code: float(over) for limit, over in zip(self.limits, excess, strict=True)},
             metrics=plan_metrics(self.estimate, row, float(self.price_per_hour[row])),
             p_meets=float(self.check.p_meets[row]),
-            breakdown=plan_breakdown(self.estimate, row),
+            breakdown=breakdown,
             gpu=gpu,
             pools=pools,
             own_options=own_options,
         )
+
+    def _overload(self, row: int) -> Overload | None:
+        """What comes and what is served, where that is less and goes on."""
+        for i, limit in enumerate(self.limits):
+            if limit.overload and self.check.excess[i, row] > 0.0:
+                served = float(getattr(self.estimate, limit.kind.metric)[row])
+                return Overload(offered_per_s=limit.bound, served_per_s=served)
+        return None
 
 
 def plan_metrics(estimate: Estimate, row: int, price_per_hour: float) -> dict[str, float]:

@@ -111,8 +111,8 @@ def _of_layout(layout: Layout, cluster: Cluster, engine: str) -> set[str]:
     size = layout.pp * layout.width
     found = {
         "pipeline": layout.pp > 1,
-        "nodes": size > max(cluster.gpus_per_node, cluster.gpu.scaleup_gpus),
-        "wide": MOST_GPUS < size <= max(cluster.gpus_per_node, cluster.gpu.scaleup_gpus),
+        "nodes": size > max(cluster.gpus_per_node, cluster.domain_gpus),
+        "wide": MOST_GPUS < size <= max(cluster.gpus_per_node, cluster.domain_gpus),
         "attention_dp": layout.attn_dp > 1 and not ENGINES[engine].attention_dp_measured,
         "context": layout.attn_cp > 1 or layout.dcp > 1,
         "spares": layout.redundant_experts > 0,

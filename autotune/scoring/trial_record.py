@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from math import inf
+from sys import float_info
 from typing import Any
 
 from autotune.engines import engines_of
@@ -134,7 +135,8 @@ def plan_of(record: TrialRecord) -> PlanResult:
         knobs=Knobs(**attrs["knobs"]),
         feasible=attrs["feasible"],
         violations=tuple(_violation(v) for v in attrs["violations"]),
-        margins=record.constraints,
+        # what was infinite is stored as the largest float
+        margins={code: inf if over == float_info.max else over for code, over in record.constraints.items()},
         metrics={k: float("nan") if v is None else v for k, v in attrs["metrics"].items()},
         p_meets=attrs["p_meets"],
         breakdown=attrs["breakdown"],

@@ -81,6 +81,11 @@ def study(  # noqa: PLR0913  # one for each part that is read apart
         size, servers = cluster.gpu.gpus_per_node, f"{cluster.gpu.name} servers"
         whose = f"as in {servers}" if cluster.gpus_per_node == size else f"all on one node, as {servers} have {size}"
         said.append(f"cluster.gpus_per_node not given: {cluster.gpus_per_node}, {whose}")
+    if cluster.domain_gpus < min(cluster.gpus_per_node, cluster.gpus):
+        said.append(
+            f"cluster.gpu.scaleup_gpus {cluster.domain_gpus} of a host's {cluster.gpus_per_node}: its other GPUs are "
+            f"reached at scaleout_gb_per_s, {cluster.gpu.scaleout_bytes_per_s / 1e9:g} GB/s per GPU and direction"
+        )
     asked = replace(table, search=replace(table.search, disaggregated=_pools_looked_at(table, arch, cluster)))
     opened = _wider_search(asked, _given(document, "disaggregation"), cluster, arch, prices, said)
     clusters = (cluster, *opened.gpu_types, *opened.other_gpus)
@@ -203,7 +208,7 @@ def _switch(table: StudyTable, given: Mapping[str, Any], cluster: Cluster) -> tu
 def _resilience(table: StudyTable, given: Mapping[str, Any], cluster: Cluster) -> tuple[Resilience, list[str]]:
     found = table.resilience
     if "nodes_per_rack" not in given:
-        together = cluster.gpu.scaleup_gpus // cluster.gpus_per_node
+        together = cluster.domain_gpus // cluster.gpus_per_node
         found = replace(found, nodes_per_rack=together if together > 1 else DEFAULT_NODES_PER_RACK)
     return found, assumptions("resilience", found, given)
 

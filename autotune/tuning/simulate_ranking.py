@@ -19,7 +19,7 @@ from autotune.metrics import GOODPUT
 from autotune.scoring.kept_together import Kept, merged, p_together
 from autotune.scoring.limits import JOINT_PROBABILITY, LOAD_SERVED, means_kept, study_limits
 from autotune.scoring.plan_order import order
-from autotune.scoring.plan_result import PERCENTILES, PlanResult, Violation, relative_excess
+from autotune.scoring.plan_result import PERCENTILES, PlanResult, Violation, worst_first
 from autotune.simulation.goodput import goodput
 from autotune.simulation.percentile_limits import PercentileLimit, is_simulated, percentile_limits
 from autotune.simulation.queue_growth import queue_grows
@@ -171,7 +171,7 @@ def with_percentiles(study: Study, plan: PlanResult, limits: Sequence[Percentile
     return replace(
         plan,
         feasible=not violations,
-        violations=tuple(sorted(violations, key=lambda v: (v.code == JOINT_PROBABILITY, -relative_excess(v), v.code))),
+        violations=worst_first(violations),
         margins=margins,
         metrics=metrics,
         p_meets=p_kept,

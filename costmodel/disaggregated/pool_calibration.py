@@ -20,7 +20,7 @@ from costmodel.calibration.load import Cell
 from costmodel.calibration.residual import arch_key
 from costmodel.dtypes import storage
 from costmodel.estimate.batch import PlanBatch
-from costmodel.plan.columns import Floats, domain_gpus
+from costmodel.plan.columns import Floats
 
 FILE = "pools.json"
 DECODE_FEATURES = ("one", "plain_tp", "tp_ep_on_hopper", "crosses_domains", "gathers", "batch_dp", "batch_tp")
@@ -115,7 +115,7 @@ def decode_features(batch: PlanBatch, sequences_per_rank: Floats, crossing: Coll
     layout, domains = batch.layout, batch.placement.stage_domains
     measured = _by_cell(batch, lambda cell: float(crossing is None or cell[2].calibration in crossing))
     blackwell = _by_cell(batch, lambda cell: float(BORROWED_FROM[cell[1].gpu.generation] == "blackwell"))
-    in_host = _by_cell(batch, lambda cell: float(domain_gpus(cell[1]) <= cell[1].gpus_per_node))
+    in_host = _by_cell(batch, lambda cell: float(cell[1].domain_gpus <= cell[1].gpus_per_node))
     dp, plain_tp = layout.attn_dp > 1.0, (layout.attn_dp == 1.0) & (layout.moe_ep == 1.0)
     size = np.broadcast_shapes(dp.shape, sequences_per_rank.shape, domains.shape)
     log = np.log(np.maximum(sequences_per_rank, 1.0) / USUAL_BATCH) / np.log(USUAL_BATCH)

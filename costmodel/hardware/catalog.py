@@ -19,6 +19,9 @@ _DATA = files("costmodel.hardware") / "catalog_data"
 GENERATIONS = ("ampere", "ada", "hopper", "blackwell", "blackwell_ultra", "cdna3", "cdna4")
 
 
+OUT = "between domains, 1e9 bytes/s: the NIC of one GPU, or the PCIe where a host has several domains"
+
+
 class PeakTable(BaseModel):
     """Dense peaks in TFLOP/s (1e12); bf16 and fp16 are one figure. Absent: not in hardware."""
 
@@ -55,10 +58,12 @@ class GpuTable(BaseModel):
         allow_inf_nan=False,
         description="achievable share of peak HBM bandwidth, as you measured it",
     )
-    scaleup_gpus: int = Field(8, ge=1, le=100_000, description="GPUs in one NVLink (Infinity Fabric, PCIe) domain")
+    scaleup_gpus: int | None = Field(
+        None, ge=1, le=100_000, description="GPUs in one NVLink (Infinity Fabric, PCIe) domain; default: a host's"
+    )
     scaleup_gb_per_s: float = Field(gt=0, le=1e6, allow_inf_nan=False, description="inside the domain, 1e9 bytes/s")
     scaleup_latency_us: float = Field(1.5, ge=0, le=1e5, allow_inf_nan=False)
-    scaleout_gb_per_s: float = Field(gt=0, le=1e6, allow_inf_nan=False, description="NIC of one GPU, 1e9 bytes/s")
+    scaleout_gb_per_s: float = Field(gt=0, le=1e6, allow_inf_nan=False, description=OUT)
     scaleout_latency_us: float = Field(5.0, ge=0, le=1e5, allow_inf_nan=False)
     gpus_per_node: int = Field(8, ge=1, le=100_000, description="GPUs of one host")
     price_per_hour: float | None = Field(None, gt=0, le=1e6, allow_inf_nan=False, description="US dollars per GPU hour")
@@ -91,11 +96,11 @@ def _index() -> dict[str, str]:
     return index
 
 
-def load_gpu(name: str) -> Gpu:
+def load_gpu(name: str, otherwise: str = "Describe it in a [cluster.gpu] table instead") -> Gpu:
     """A GPU type of the catalog.
 
     Raises:
-        InputError: unknown name; lists the nearest ones and how else to give a GPU.
+        InputError: unknown name; lists the nearest ones, and `otherwise`: how else to give a GPU there.
     """
     known = _key(name)
     if known not in gpu_names():
@@ -103,9 +108,7 @@ def load_gpu(name: str) -> Gpu:
     if not known:
         near = difflib.get_close_matches(_key(name), list(_index()), n=3, cutoff=0.4)
         hint = f"; the nearest are {', '.join(near)}" if near else ""
-        raise InputError.single(
-            "gpu", f"{name!r} is not in the catalog{hint}. Describe it in a [cluster.gpu] table instead"
-        )
+        raise InputError.single("gpu", f"{name!r} is not in the catalog{hint}. {otherwise}")
     return gpu_from_table(tomllib.loads((_DATA / f"{known}.toml").read_text(encoding="utf-8")), known)
 
 

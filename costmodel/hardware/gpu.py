@@ -20,12 +20,12 @@ class Gpu:
     """Dense peak by compute dtype: bf16, fp8, fp4, int8 (absent: not supported in hardware)."""
     hbm_bytes: float
     hbm_bytes_per_s: float
-    scaleup_gpus: int
-    """GPUs in one NVLink (Infinity Fabric, PCIe) domain."""
+    scaleup_gpus: int | None
+    """GPUs in one NVLink (Infinity Fabric, PCIe) domain; None: those of one host, however many it has."""
     scaleup_bytes_per_s: float
     scaleup_latency_s: float
     scaleout_bytes_per_s: float
-    """Between domains: the NIC of one GPU."""
+    """Between domains: the NIC of one GPU, or the PCIe that joins the domains of one host."""
     scaleout_latency_s: float
     gpus_per_node: int
     """GPUs of one host."""
@@ -51,7 +51,12 @@ class Cluster:
     gpus: int
     gpu: Gpu
     gpus_per_node: int
-    """GPUs of one host; link tiers follow `gpu.scaleup_gpus`, launch files follow this."""
+    """GPUs of one host; link tiers follow `domain_gpus`, launch files follow this."""
+
+    @property
+    def domain_gpus(self) -> int:
+        """GPUs that reach each other over the scale-up links: a host, part of one (pairs), or more (NVL72)."""
+        return self.gpu.scaleup_gpus or self.gpus_per_node
 
     def takes_whole(self, gpus: int) -> bool:
         """Whether a replica of so many GPUs fits a node a whole number of times, or takes whole nodes."""

@@ -26,10 +26,15 @@ MAX_ROWS = 5_000
 MAX_RUNS_BYTES = 50_000_000
 """Every run is held against every other: memory and time rise with the square of their number."""
 _DTYPE_NAMES = {"bfloat16": "bf16", "float16": "fp16", "w4a16_mxfp4": "mxfp4", "int4_wo": "int4"}
-QUANTISED: Mapping[str, str] = MappingProxyType(
-    {"fp8": "fp8", "fp4": "nvfp4", "nvfp4": "nvfp4", "mxfp4": "mxfp4", "int8": "int8", "int4": "int4"}
+PRECISIONS: Mapping[str, str] = MappingProxyType(
+    {"": "", "fp4": "nvfp4"}
+    | {
+        name: "" if dtype in ("bf16", "fp16") else dtype
+        for name, dtype in (*zip(BYTES_PER_WEIGHT, BYTES_PER_WEIGHT, strict=True), *_DTYPE_NAMES.items())
+    }
 )
-"""Precisions that say how weights are stored -> their dtype; 16 bits may be of the checkpoint or of products alone."""
+"""Precision of a row -> how it says that weights are stored; empty: as in the checkpoint, as 16 bits may be of products
+alone."""
 
 
 def read_rows(path: Path, required: Sequence[str]) -> list[dict[str, str]]:
@@ -181,8 +186,11 @@ def read_servers(
     engines: Mapping[str, EngineTraits],
     models: Path | None,
     read: Callable[[Row, Server | None], Measured | None],
+    own_gpus: Mapping[str, Gpu],
 ) -> tuple[Measured, ...]:
     """What `read` makes of each row of a CSV and its server.
+
+    `own_gpus`: by name, GPUs that go before the catalog's.
 
     Where its engine, model or GPU is not known there is a problem and no server: `read` adds what else is wrong with
     the row to its problems and returns None.
@@ -193,7 +201,7 @@ def read_servers(
     problems: list[Problem] = []
     known = ModelFolder(models)
     archs: dict[tuple[str, str, str], Arch | None] = {}
-    gpus: dict[str, Gpu | None] = {}
+    gpus: dict[str, Gpu | None] = dict(own_gpus)
     out = []
     for line, cells in enumerate(read_rows(path, required), start=2):
         row, engine = Row(cells=cells, at=f"{path}:{line}", problems=problems), engines.get(cells["engine"])
@@ -218,8 +226,15 @@ def _arch(row: Row, known: ModelFolder, archs: dict[tuple[str, str, str], Arch |
         row.problem("model must not be empty")
         return None
     dtypes = row.text("gemm_dtype"), row.text("moe_dtype")
+    precision = row.text("precision")
+    if precision not in PRECISIONS:
+        names = ", ".join(filter(None, PRECISIONS))
+        message = f"precision must be one of {names}, or empty for the checkpoint's own, got {precision!r}"
+        if message not in {p.message for p in row.problems}:
+            row.problem(message)
+        return None
     if not any(dtypes):
-        dtypes = (QUANTISED.get(row.text("precision"), ""),) * 2
+        dtypes = (PRECISIONS[precision],) * 2
     key = (row.text("model"), *dtypes)
     if key in archs:
         return archs[key]
@@ -253,7 +268,7 @@ def _gpu(row: Row, gpus: dict[str, Gpu | None]) -> Gpu | None:
     if name not in gpus:
         gpus[name] = None
         try:
-            gpus[name] = load_gpu(name)
+            gpus[name] = load_gpu(name, "Describe it in [cluster.gpu] of a study, and give that with --study")
         except InputError as error:
             for found in error.problems:
                 row.problem(f"{found.path}: {found.message}")

@@ -16,8 +16,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from costmodel.engine import EngineTraits
+from costmodel.hardware import Gpu
 from costmodel.measured.csv_fields import Row, Server, read_rows, read_servers
 from costmodel.measured.implausible import counted_short
 from costmodel.measured.load_runs import REPORTED, Lengths, LoadRun
@@ -40,9 +42,14 @@ def has_percentiles(path: Path) -> bool:
     return any(name in read_rows(path, REQUIRED)[0] for name in MARKS)
 
 
-def read_load_runs(path: Path, engines: Mapping[str, EngineTraits], models: Path | None = None) -> tuple[LoadRun, ...]:
+def read_load_runs(
+    path: Path,
+    engines: Mapping[str, EngineTraits],
+    models: Path | None = None,
+    own_gpus: Mapping[str, Gpu] = MappingProxyType({}),
+) -> tuple[LoadRun, ...]:
     """Read a file of such runs; arguments and errors as those of `read_runs`."""
-    return read_servers(path, REQUIRED, engines, models, _run)
+    return read_servers(path, REQUIRED, engines, models, _run, own_gpus)
 
 
 def _run(row: Row, server: Server | None) -> LoadRun | None:

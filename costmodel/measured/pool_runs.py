@@ -17,7 +17,7 @@ from costmodel.disaggregated.pool_calibration import PoolCalibration
 from costmodel.disaggregated.pools import DecodePool, PrefillPool, decode_pool, prefill_pool
 from costmodel.estimate.batch import PlanBatch, PlanEntry
 from costmodel.measured.runs import BENCHMARK_WAVES, MEMORY_FRACTION, TIGHT_MEMORY_FRACTION, MeasuredRun
-from costmodel.plan.columns import Floats, domain_gpus
+from costmodel.plan.columns import Floats
 from costmodel.serving.load import Load
 
 SPREAD_CV2 = 0.2**2 / 12.0 / 0.9**2
@@ -102,7 +102,7 @@ def _batch(entries: Sequence[PlanEntry], formulas: bool) -> PlanBatch:
 
 def _link(runs: Sequence[PoolRun]) -> TransferLink:
     """Scale-up links where every deployment lies in one domain; the bytes take a hundredth of the hand-over or less."""
-    inside = all(domain_gpus(run.decode.cluster) >= run.gpus for run in runs)
+    inside = all(run.decode.cluster.domain_gpus >= run.gpus for run in runs)
     return TransferLink(same_domain=inside)
 
 

@@ -16,10 +16,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 from costmodel.arch import Arch
 from costmodel.dtypes import KV_BYTES
 from costmodel.engine import EngineTraits
+from costmodel.hardware import Gpu
 from costmodel.measured.csv_fields import Row, Server, read_rows, read_servers
 from costmodel.measured.pool_runs import PoolRun
 from costmodel.measured.runs import BATCHED_TOKENS
@@ -34,15 +36,20 @@ def has_pools(path: Path) -> bool:
     return any(name.startswith(("prefill_attn_", "decode_attn_")) for name in read_rows(path, ())[0])
 
 
-def read_pool_runs(path: Path, engines: Mapping[str, EngineTraits], models: Path | None = None) -> tuple[PoolRun, ...]:
+def read_pool_runs(
+    path: Path,
+    engines: Mapping[str, EngineTraits],
+    models: Path | None = None,
+    own_gpus: Mapping[str, Gpu] = MappingProxyType({}),
+) -> tuple[PoolRun, ...]:
     """Read a CSV with the columns of `REQUIRED` and more; unknown columns are ignored.
 
-    `models`: a folder of config.json files, matched by name, that goes before the catalog.
+    `models`: a folder of config.json files, matched by name, that goes before the catalog; `own_gpus`: GPUs that do.
 
     Raises:
         InputError: every row and column that cannot be read; unknown models and GPUs are named once each.
     """
-    return read_servers(path, REQUIRED, engines, models, _run)
+    return read_servers(path, REQUIRED, engines, models, _run, own_gpus)
 
 
 def _run(row: Row, server: Server | None) -> PoolRun | None:

@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
 from costmodel.calibration.residual import UNRECORDED
 from costmodel.dtypes import KV_BYTES
 from costmodel.engine import EngineTraits
+from costmodel.hardware import Gpu
 from costmodel.measured.benchmark_recipes import AS_CHECKPOINT, ServerSettings, recipe_settings
 from costmodel.measured.csv_fields import Row, Server, read_servers
 from costmodel.measured.runs import BATCHED_TOKENS, Run
@@ -25,15 +27,20 @@ UNIFORM_MEAN = 0.9
 """Lengths drawn from [0.8, 1.0] of the nominal ones have this mean."""
 
 
-def read_runs(path: Path, engines: Mapping[str, EngineTraits], models: Path | None = None) -> tuple[Run, ...]:
+def read_runs(
+    path: Path,
+    engines: Mapping[str, EngineTraits],
+    models: Path | None = None,
+    own_gpus: Mapping[str, Gpu] = MappingProxyType({}),
+) -> tuple[Run, ...]:
     """Read a CSV with the columns of `REQUIRED` and more; unknown columns are ignored.
 
-    `models`: a folder of config.json files, matched by name, that goes before the catalog.
+    `models`: a folder of config.json files, matched by name, that goes before the catalog; `own_gpus`: GPUs that do.
 
     Raises:
         InputError: every row and column that cannot be read; unknown models and GPUs are named once each.
     """
-    return _with_clients(read_servers(path, REQUIRED, engines, models, _run))
+    return _with_clients(read_servers(path, REQUIRED, engines, models, _run, own_gpus))
 
 
 def _with_clients(runs: tuple[Run, ...]) -> tuple[Run, ...]:

@@ -225,7 +225,7 @@ class ClusterColumns(Columns):
             (
                 c.gpu.hbm_bytes,
                 c.gpu.hbm_bytes_per_s,
-                domain_gpus(c),
+                c.domain_gpus,
                 c.gpu.scaleup_bytes_per_s,
                 c.gpu.scaleup_latency_s,
                 c.gpu.scaleout_bytes_per_s,
@@ -235,10 +235,3 @@ class ClusterColumns(Columns):
         ]
         table = np.array(rows, dtype=np.float64)
         return cls(**{f.name: np.ascontiguousarray(table[:, i]) for i, f in enumerate(fields(cls))})
-
-
-def domain_gpus(cluster: Cluster) -> int:
-    """GPUs of one scale-up domain: the rack's where the links leave the host (NVL72), else the host's."""
-    if cluster.gpu.scaleup_gpus > cluster.gpu.gpus_per_node:
-        return cluster.gpu.scaleup_gpus
-    return cluster.gpus_per_node

@@ -205,3 +205,48 @@ def test_groups_of_weights_in_formats_of_their_own() -> None:
     quantised = {"quant_method": "compressed-tensors", "config_groups": groups, "ignore": ["lm_head"]}
     dtypes = read_config({**_V2_LITE, "quantization_config": quantised}, name="x").dtypes
     assert (dtypes.attention, dtypes.experts, dtypes.lm_head) == ("fp8", "nvfp4", "bf16")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["Qwen3Model"],
+        ["LlamaModel"],
+        ["Gemma3TextModel"],
+        ["LlamaBidirectionalModel"],
+        ["Qwen3ForSequenceClassification"],
+        ["LlamaForTokenClassification"],
+        ["Qwen2ForRewardModel"],
+        ["Qwen2ForProcessRewardModel"],
+    ],
+)
+def test_a_model_without_an_lm_head_is_refused(names: list[str]) -> None:
+    """Embeddings, rerankers and reward models were read as generators, an LM head of 1.2 GB and all."""
+    with pytest.raises(InputError, match=f"got {names[0]}, which has no LM head") as caught:
+        read_config({**_QWEN25, "architectures": names}, name="headless")
+    assert [problem.path for problem in caught.value.problems] == ["$.architectures"]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        None,
+        [],
+        ["Qwen2ForCausalLM"],
+        ["Qwen2LMHeadModel"],
+        ["InternVLChatModel"],
+        ["AquilaModel"],
+        ["NVLM_D_Model"],
+        ["Qwen2Model", "Qwen2ForCausalLM"],
+        ["GritLM"],
+    ],
+)
+def test_a_model_with_an_lm_head_reads_as_before(names: list[str] | None) -> None:
+    """Classes that generate whatever they are called, and files that name none."""
+    assert read_config({**_QWEN25, "architectures": names}, name="x") == read_config(_QWEN25, name="x")
+
+
+def test_the_class_of_a_whole_says_nothing_of_its_language_model() -> None:
+    """A multimodal model's own class has the LM head inside, or is bare."""
+    for name in ("Gemma3ForConditionalGeneration", "Gemma3Model"):
+        assert total_params(read_config({**_GEMMA3, "architectures": [name]}, name="x")) > 2e10

@@ -48,3 +48,5 @@ def test_what_is_not_priced_is_said_and_leaves_nothing_sure(tmp_path: Path) -> N
     words = ["compare", str(tmp_path / "small.toml"), "--current", f"{SERVE} --cpu-offload-gb 10", "--table"]
     assert "--cpu-offload-gb 10" in CliRunner().invoke(cli, words, catch_exceptions=False).output.split("Metrics")[0]
     assert asked(tmp_path, "--cpu-offload-gb 0 --port 9000")["not_priced"] == []
+    weights = asked(tmp_path, "--quantization bitsandbytes --dtype float32")
+    assert weights["not_priced"] == ["--quantization bitsandbytes", "--dtype float32"]

@@ -144,7 +144,7 @@ def test_no_more_run_than_the_slots_that_were_started() -> None:
     again = rescored(offered, few)
     assert again.launch == few.launch
     assert not again.feasible
-    assert [v.code for v in again.violations] == ["request_rate_per_s", "min_p_meets"]
+    assert [v.code for v in again.violations] == ["request_rate_per_s", "ttft_ms", "min_p_meets"]
     assert rescored(offered, many).feasible
     with pytest.raises(InputError, match=r"baseline.decode_max_num_seqs: must be left out .*'TP8'"):
         score_named(replace(study, baseline=replace(told, plan="TP8")), None, path="", missing="")

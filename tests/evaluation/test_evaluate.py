@@ -41,6 +41,35 @@ def _sections(found: Evaluation) -> Sections:
     return found.sections
 
 
+def test_tensor_parallelism_crosses_pairs_within_a_host() -> None:
+    """NVLink bridges join pairs: TP8 leaves them over what `scaleout_gb_per_s` says, TP2 does not."""
+
+    def tpot_s(plan: str, *, pairs: bool, gb_per_s: float) -> float:
+        gpu = {"base": "h100_pcie", "scaleup_gb_per_s": 300, "scaleout_gb_per_s": gb_per_s}
+        study = study_from_document(
+            {
+                "engine": "vllm",
+                "model": "llama-3.1-70b",
+                "cluster": {"gpus": 8, "gpu": gpu | ({"scaleup_gpus": 2} if pairs else {})},
+                "workload": {"isl": 2000, "osl": 500, "concurrency": 32},
+            },
+            Path("pairs.toml"),
+        )
+        text = f"its other GPUs are reached at scaleout_gb_per_s, {gb_per_s} GB/s"
+        assert any(text in said for said in study.assumptions) == pairs
+        found = score_plan(study, plan)
+        assert found.result is not None
+        axes = compatibility(study, found.resolution.candidate)["axes"]
+        tier = next(row["tier"] for row in axes if row["axis"] == "TP")
+        crosses = pairs and plan == "TP8"
+        assert tier == ("scale-up inside, scale-out between 4 domains of 2 GPUs" if crosses else "scale-up")
+        return found.result.metrics["tpot_s"]
+
+    joined, apart, slower = (tpot_s("TP8", pairs=p, gb_per_s=w) for p, w in ((False, 64), (True, 64), (True, 16)))
+    assert joined < apart < slower
+    assert tpot_s("R4 TP2", pairs=True, gb_per_s=16) == tpot_s("R4 TP2", pairs=False, gb_per_s=64)
+
+
 def test_no_plan_does_more_at_its_load_than_at_saturation() -> None:
     """A cache that holds eleven requests: powers of two in flight ended at eight, a fifth below the load's figure."""
     study = study_from_document(

@@ -13,7 +13,8 @@ from autotune.engines import traits_by_name
 from costmodel.arch import load_model
 from costmodel.calibration.residual import not_measured, residual_columns
 from costmodel.errors import InputError
-from costmodel.hardware import catalog, gpu_from_table, gpu_names, load_gpu
+from costmodel.hardware import Cluster, catalog, gpu_from_table, gpu_names, load_gpu
+from costmodel.plan.columns import ClusterColumns
 
 REQUIRED = {
     "a100_40_sxm", "a100_80_sxm", "h20", "h100_sxm", "h100_pcie", "h800", "h200_sxm", "b200_sxm", "b300_sxm",
@@ -130,3 +131,30 @@ def test_a_name_belongs_to_one_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert any("'h100_sxm'" in p.message for p in caught.value.problems)
     monkeypatch.undo()
     assert load_gpu("h200").name == "h200_sxm"
+
+
+@pytest.mark.parametrize(
+    ("table", "host", "domain"),
+    [
+        ({"base": "h100_pcie", "scaleup_gpus": 2}, 8, 2),  # NVLink bridges join pairs
+        ({"base": "h100_pcie", "scaleup_gpus": 1}, 8, 1),
+        ({"base": "h100_pcie", "scaleup_gpus": 8}, 16, 8),
+        ({"base": "h100_pcie"}, 16, 16),
+        ({"base": "h100_sxm", "gpus_per_node": 4}, 4, 4),
+        ({"base": "gb200_nvl72"}, 4, 72),
+        (TABLE, 4, 4),
+    ],
+)
+def test_a_domain_is_what_the_table_says(table: dict[str, object], host: int, domain: int) -> None:
+    """Part of a host, more than a host, and where nothing is said a host."""
+    cluster = Cluster(gpus=64, gpu=gpu_from_table(table, "$.cluster.gpu"), gpus_per_node=host)
+    assert cluster.domain_gpus == domain
+    assert ClusterColumns.of([cluster]).domain_gpus.tolist() == [domain]
+
+
+@pytest.mark.parametrize("name", sorted(REQUIRED))
+def test_domains_of_the_catalog(name: str) -> None:
+    """A host of eight, but for the racks of 72."""
+    gpu = load_gpu(name)
+    own = Cluster(gpus=144, gpu=gpu, gpus_per_node=gpu.gpus_per_node)
+    assert own.domain_gpus == (72 if name.endswith("nvl72") else 8)

@@ -14,6 +14,7 @@ from autotune.comparison import compare
 from autotune.launch.reading.import_plan import Imported, import_plan
 from autotune.study import OwnOptions, Study, load_study
 from autotune.tuning.answer_study import score_baseline
+from costmodel.errors import InputError
 from tests.studies import SMALL
 
 NAME = "meta-llama/Llama-3.1-8B-Instruct"
@@ -95,6 +96,8 @@ scheduler_config: { capacity_scheduler_policy: MAX_UTILIZATION }
     assert (started.cuda_graphs, started.max_num_seqs, started.memory_fraction) == (False, 4, 0.4)
     assert "MTP" in started.drafts
     assert len(started.not_priced) == 2
+    wide = trtllm(tmp_path, "dtype: float32\nforce_dynamic_quantization: true\n").started
+    assert wide.not_priced == ("dtype float32", "force_dynamic_quantization True")
     assert trtllm(tmp_path, file).unknown == ()
     plain = trtllm(tmp_path, "cuda_graph_config: { enable_padding: true }\nkv_cache_config: { host_cache_size: 0 }\n")
     assert (plain.started.cuda_graphs, plain.started.drafts, plain.started.not_priced) == (True, "", ())
@@ -111,11 +114,38 @@ scheduler_config: { capacity_scheduler_policy: MAX_UTILIZATION }
         (f"{SGLANG} --cpu-offload-gb 4 --schedule-conservativeness 1", ("--cpu-offload-gb 4",)),
         (f"{SGLANG} --disable-overlap-schedule --log-level info", ("--disable-overlap-schedule",)),
         (f"{SGLANG} --max-total-tokens 5000", ("--max-total-tokens 5000",)),
+        (f"{VLLM} --quantization bitsandbytes", ("--quantization bitsandbytes",)),
+        (f"{VLLM} --quantization awq --load-format gguf", ("--quantization awq", "--load-format gguf")),
+        (f"{VLLM} -q gptq_marlin", ("--quantization gptq_marlin",)),
+        (f"{VLLM} --quantization fp8 --dtype half", ()),
+        (f"{VLLM} --dtype float32", ("--dtype float32",)),
+        (f"{VLLM.replace('-Instruct', '-Instruct-FP8')} --quantization compressed-tensors", ()),
+        (f"{VLLM.replace('-Instruct', '-Instruct-FP8')} --quantization awq", ("--quantization awq",)),
+        (f"{SGLANG} --quantization awq --dtype float32", ("--quantization awq", "--dtype float32")),
+        (f"{SGLANG} --quantization mxfp4 --dtype bfloat16", ()),
+        (f"{SGLANG} --quantization unquant", ()),
+        (f"{SGLANG} --modelopt-quant fp8", ("--modelopt-quant fp8",)),
+        (f"trtllm-serve {NAME} --backend tensorrt", ("--backend tensorrt",)),
     ],
 )
 def test_what_no_formula_knows(command: str, said: tuple[str, ...]) -> None:
     """Options that change speed or memory are named; defaults, and those that change neither, are not."""
     assert import_plan(command).started.not_priced == said
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        (f"{VLLM} --runner pooling --convert embed", "--runner pooling and --convert embed"),
+        (f"{VLLM} --convert classify", "--convert classify"),
+        (f"{SGLANG} --is-embedding", "--is-embedding"),
+    ],
+)
+def test_a_server_that_generates_nothing_is_refused(command: str, option: str) -> None:
+    """Embeddings, classes and scores are not what a study is about; the option that asks for them is named."""
+    with pytest.raises(InputError, match=f"with {option} it generates none"):
+        import_plan(command)
+    assert import_plan(f"{VLLM} --runner generate --convert none").started.not_priced == ()
 
 
 def test_an_object_that_nobody_writes_is_no_harm() -> None:

@@ -149,6 +149,7 @@ def test_every_row_is_predicted(tmp_path: Path) -> None:
         (HEADER + ROWS.replace("1024", "-3", 1), "isl must be a positive number, got '-3'"),
         (HEADER + ROWS.replace("h200_sxm", "h2000", 1), r"runs\.csv:2: gpu: 'h2000' is not in the catalog"),
         (HEADER + ROWS.replace("openai/gpt-oss-120b", "acme/secret-9b"), r"runs\.csv:3: .*'acme/secret-9b'.*--models"),
+        (HEADER + ROWS.replace("fp8", "awq"), r"runs\.csv:2: precision must be one of fp4, .*, got 'awq'"),
         (HEADER + ROWS.replace("mi300x", ""), r"runs\.csv:4: gpu must not be empty"),
         (HEADER + ROWS.replace("openai/gpt-oss-120b", ""), r"runs\.csv:3: model must not be empty"),
     ],
@@ -157,6 +158,55 @@ def test_wrong_files(tmp_path: Path, text: str, message: str) -> None:
     """What is wrong is named, with its line."""
     with pytest.raises(InputError, match=message):
         read_runs(_file(tmp_path, text), traits_by_name())
+
+
+LAYOUTS = "id,gpu,engine,model,precision,isl,osl,lengths,concurrency,attn_tp,ttft_ms,tpot_ms\n"
+
+
+@pytest.mark.parametrize("command", ["validate", "calibrate"])
+def test_a_layout_that_no_engine_starts(command: str, tmp_path: Path) -> None:
+    """64 heads do not go into three shards: one line for each rule that is broken, with the runs that have it."""
+    rows = "".join(
+        f"r{i},h100_sxm,vllm,Qwen/Qwen3-32B,,1024,256,fixed,{2**i},{3 if i < 2 else 4},120,12\n" for i in range(7)
+    )
+    words = [command, str(_file(tmp_path, LAYOUTS + rows))]
+    found = autotune(*words, *(["--out", str(tmp_path / "mine.toml")] if command == "calibrate" else []))
+    assert found.returncode == 2
+    assert "attn_tp=3, num_attention_heads=64" in found.stderr
+    assert all(line.endswith("runs r0, r1") for line in found.stderr.strip().splitlines())
+    assert not (tmp_path / "mine.toml").exists()
+
+
+def test_a_gpu_of_one_s_own(tmp_path: Path) -> None:
+    """Rows name the GPU of a study that is given; without it the error says that one can be."""
+    study = tmp_path / "own.toml"
+    study.write_text(OWN_GPU, encoding="utf-8")
+    rows = "".join(f"r{i},big_card,vllm,Qwen/Qwen3-32B,,1024,256,fixed,{2**i},4,120,12\n" for i in range(5))
+    runs = str(_file(tmp_path, LAYOUTS + rows))
+    without = autotune("validate", runs)
+    assert (without.returncode, "[cluster.gpu] of a study, and give that with --study" in without.stderr) == (2, True)
+    assert json.loads(autotune("validate", runs, "--study", str(study)).stdout)["runs"] == 5
+    profile = tmp_path / "mine.toml"
+    assert autotune("calibrate", runs, "--study", str(study), "--out", str(profile)).returncode == 0
+    assert "vllm|big_card|" in profile.read_text(encoding="utf-8")
+
+
+OWN_GPU = """
+model = "qwen3-32b"
+[cluster]
+gpus = 4
+[cluster.gpu]
+name = "big_card"
+generation = "blackwell"
+peak_tflops = { bf16 = 500, fp8 = 1000 }
+hbm_gib = 94
+hbm_tb_per_s = 1.8
+scaleup_gb_per_s = 64
+scaleout_gb_per_s = 25
+[workload]
+isl = 1000
+osl = 200
+"""
 
 
 def test_models_of_the_user(tmp_path: Path) -> None:

@@ -129,7 +129,7 @@ def import_plan(
         arch = load_model(exported) if find_model(exported) is not None else None
         assumptions = []
     gpus_of = _gpus_of_pools(heads, document, study)
-    parts = [(role, part_of(servers, arch, gpus_of[role])) for role, servers in heads]
+    parts = [(role, part_of(servers, arch, gpus_of[role], served.dtype)) for role, servers in heads]
     problems = [problem for _, part in parts for problem in part.options.problems]
     if problems:
         raise InputError(dict.fromkeys(problems))

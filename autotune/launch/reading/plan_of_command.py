@@ -8,12 +8,15 @@ from typing import Any
 
 from autotune.engines import ENGINES
 from autotune.engines.option_reader import Command, OptionReader
+from autotune.engines.quantisations import is_priced
 from autotune.launch.reading.roles import Process, servers_of
 from costmodel.arch import Arch
 from costmodel.errors import InputError
 from costmodel.hardware import Gpu
 from costmodel.plan.layout import Layout
 
+QUANTIZATION = "quantization"
+"""Option of vLLM and SGLang that names how weights are quantised."""
 DEFAULT_GPU_GIB = 80.0
 """Where nobody says which GPU it is, an H100's: engines choose some defaults by it."""
 
@@ -44,7 +47,7 @@ def knobs_of(options: OptionReader, layout: Layout) -> dict[str, Any]:
         "concurrency": None,
         "max_num_batched_tokens": None if tokens is None else max(tokens // ranks, 1),
         "max_num_seqs": None if seqs is None else max(seqs // ranks, 1),
-        "weight_dtype": options.text("quantization"),
+        "weight_dtype": options.text(QUANTIZATION),
         "kv_dtype": None if kv is None else engine.kv_dtype(kv),
         "max_model_len": options.number(length) if options.text(length) not in ("auto", "-1") else None,
         "memory_fraction": options.fraction(memory[0]) if memory else usual,
@@ -114,17 +117,36 @@ class Started:
         return replace(self, not_priced=own)
 
 
-def started_of(options: OptionReader, knobs: Mapping[str, Any]) -> Started:
-    """What a command says, of which `knobs` were read (`knobs_of`)."""
+def started_of(
+    options: OptionReader, knobs: Mapping[str, Any], arch: Arch | None, checkpoint_dtype: str | None
+) -> Started:
+    """What a command says, of which `knobs` were read (`knobs_of`).
+
+    `checkpoint_dtype`: in which it stores its weights where that is not as `arch` has it.
+
+    Raises:
+        InputError: it starts a server that generates nothing.
+    """
     engine, command = ENGINES[options.command.engine], options.command
+    if nothing := engine.start_options.generates_nothing(command):
+        message = f"must start a server that generates tokens: with {' and '.join(nothing)} it generates none"
+        raise InputError.single("FILE|COMMAND", message)
     told, said = engine.start_options, any(options.text(name) is not None for name in engine.memory_options)
     return Started(
         max_num_seqs=knobs["max_num_seqs"],
         memory_fraction=knobs["memory_fraction"] if said else None,
         cuda_graphs=told.captures_graphs(command),
         drafts=told.drafts(command),
-        not_priced=told.left_out(command),
+        not_priced=(*_weights(options, arch, checkpoint_dtype), *told.left_out(command)),
     )
+
+
+def _weights(options: OptionReader, arch: Arch | None, checkpoint_dtype: str | None) -> tuple[str, ...]:
+    """The quantisation that it is told, where its weights are then not those that are priced."""
+    method, made = options.text(QUANTIZATION), ENGINES[options.command.engine].weight_names.values()
+    if method is None or arch is None or is_priced(method, made, arch, checkpoint_dtype):
+        return ()
+    return (f"{options.command.options.options[QUANTIZATION].flags[0]} {method}",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,8 +159,8 @@ class Part:
     started: Started
 
 
-def part_of(servers: list[Process], arch: Arch | None, gpu: Gpu | None) -> Part:
-    """Servers that are copies of one."""
+def part_of(servers: list[Process], arch: Arch | None, gpu: Gpu | None, stored: str | None) -> Part:
+    """Servers that are copies of one, which store their weights in `stored` where that is not as `arch` has it."""
     command = servers[0].command
     options = OptionReader(
         command=command,
@@ -149,4 +171,4 @@ def part_of(servers: list[Process], arch: Arch | None, gpu: Gpu | None) -> Part:
     one = layout_of(options, arch, 1)
     layout = layout_of(options, arch, sum(servers_of(p, one.gpus) for p in servers))
     knobs = knobs_of(options, layout)
-    return Part(options=options, layout=layout, knobs=knobs, started=started_of(options, knobs))
+    return Part(options=options, layout=layout, knobs=knobs, started=started_of(options, knobs, arch, stored))

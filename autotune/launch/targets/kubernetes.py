@@ -160,7 +160,7 @@ def _leader_worker_set(plan: LaunchPlan, metadata: dict[str, Any]) -> dict[str, 
 
 def domain_key(cluster: Cluster) -> str:
     """Node label whose value is the NVLink domain: the host, or the rack where the domain is larger than a host."""
-    return DOMAIN if cluster.gpu.scaleup_gpus > cluster.gpus_per_node else HOST
+    return DOMAIN if cluster.domain_gpus > cluster.gpus_per_node else HOST
 
 
 def placement(plan: LaunchPlan, *, leader: bool) -> dict[str, Any]:
@@ -185,7 +185,7 @@ def placement(plan: LaunchPlan, *, leader: bool) -> dict[str, Any]:
         apart = {"maxSkew": 1, "topologyKey": domain, "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": first}
         return {"topologySpreadConstraints": [spread, apart]}
     term = {"labelSelector": first, "matchLabelKeys": [GROUP_LABEL], "topologyKey": domain}
-    inside = size * cluster.gpus_per_node <= cluster.gpu.scaleup_gpus
+    inside = size * cluster.gpus_per_node <= cluster.domain_gpus
     affinity = (
         {"requiredDuringSchedulingIgnoredDuringExecution": [term]}
         if inside

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from autotune.metrics import METRICS
-from autotune.report.comparison_text import comparison_blocks, remarks
+from autotune.report.comparison_text import comparison_blocks, metric_text, remarks
 from autotune.report.html.page_layout import Legend, Page, Tile, assumed_section, block_section, render_page
 from autotune.report.svg.bars import Series, grouped_bars, stacked_bars
 from autotune.report.svg.capacity import capacity_chart
@@ -74,12 +74,13 @@ def _tiles(document: Mapping[str, Any]) -> list[Tile]:
         if name not in rows or (name == "ttft_s" and "ttft_longest_s" in rows):
             continue
         row, metric = rows[name], METRICS[name]
+        before, now = (metric_text(document, row, side) for side in ("current", "candidate"))
         out.append(
             Tile(
                 title=metric.title,
-                value=metric.text(row["candidate"]),
+                value=now,
                 unit=metric.unit,
-                small="" if row["current"] is None else f"current plan: {metric.text(row['current'])}",
+                small="" if before == metric.text(None) else f"current plan: {before}",
                 change=f"{signed(row['difference_frac'])} vs current",
             )
         )

@@ -80,7 +80,7 @@ def _tiles(checks: Sequence[Mapping[str, Any]]) -> list[Tile]:
     return [
         Tile(
             title=CHECKS.get(c["name"], c["name"]),
-            value=measure(c["value"], c["unit"]),
+            value="∞" if c["grows"] else measure(c["value"], c["unit"]),
             unit="" if c["unit"] in SHARES else c["unit"].removesuffix(" per GPU of a stage"),
             small="" if c["limit"] is None else f"limit {asked(c['limit'], c['unit'])}",
             change="✓ passes" if c["passed"] else "✗ fails",

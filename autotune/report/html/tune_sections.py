@@ -8,7 +8,7 @@ from math import isfinite
 
 from autotune.engines import rule_texts
 from autotune.report.html.page_layout import Grid, Legend, Part, Plain, Section, Sortable, Words
-from autotune.report.ranked_table import nearest_table
+from autotune.report.ranked_table import endless_note, nearest_table
 from autotune.report.svg.bars import Series, grouped_bars, stacked_bars
 from autotune.report.svg.shapes import Chart
 from autotune.report.text_blocks import Cell, Column, Row, Table, text_table
@@ -22,6 +22,7 @@ from autotune.report.vocabulary.titles import (
 from autotune.report.vocabulary.words import GIB, asked, gib, measure, united
 from autotune.scoring.gpu_time import gpu_s_per_request, operator_title
 from autotune.scoring.limits import study_limits
+from autotune.scoring.overload import told_figures
 from autotune.simulation.percentile_limits import percentile_limits
 from autotune.study import Study
 from autotune.tuning import PlanResult, TuneResult
@@ -39,7 +40,7 @@ def limits_table(study: Study, plans: Named) -> Table:
         bound = _Bound(
             code=limit.code, limit=limit.limit, size=limit.size, unit=limit.kind.unit, least=limit.kind.least
         )
-        values = [limit.value(plan.metrics, plan.p_meets) for plan in each]
+        values = [limit.value(told_figures(plan), plan.p_meets) for plan in each]
         rows.append(_row(LIMITS[limit.code], bound, values, each))
     for of_requests in percentile_limits(study):
         code, asked_for, unit = of_requests.code, of_requests.limit, of_requests.unit
@@ -183,6 +184,7 @@ def left_out_section(result: TuneResult) -> Section:
     if nearest:
         folded = "The nearest plans that break a limit" if result.ranked else ""
         parts.append(Sortable(nearest_table(result, NEAREST_ROWS), "nearest", folded=folded))
+        parts += [Words(note, "note")] if (note := endless_note(nearest)) else []
     if len(nearest) < len(result.infeasible):
         parts.append(Words((f"The nearest {len(nearest)} of {len(result.infeasible):,} are listed.",), "note"))
     return Section(

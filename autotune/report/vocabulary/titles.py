@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import inf
 
 from autotune.report.vocabulary.words import asked, measure, short_unit, united
 from autotune.scoring import limits
+from autotune.scoring.overload import ENDLESS
 from autotune.scoring.plan_result import relative_excess
 from autotune.tuning import Violation
 
@@ -59,14 +61,18 @@ def memory_parts(kinds: Mapping[str, float]) -> dict[str, float]:
 
 def broken(violation: Violation) -> str:
     """`TTFT at the longest prompt 4,294 ms against 50 ms, 86 times the limit`; a shortfall is at most all of it."""
-    value = measure(violation.value, violation.unit)
     title = LIMITS[violation.code]
+    if violation.value == inf:
+        return f"{title} {ENDLESS}"
+    value = measure(violation.value, violation.unit)
     limit = united(asked(violation.limit, violation.unit), short_unit(title, violation.unit))
     return f"{title} {value} against {limit}, {off_by(violation)}"
 
 
 def off_by(violation: Violation) -> str:
-    """`over by 12%`, `86 times the limit`, `short by 40%`, `none at all`, `just over`."""
+    """`over by 12%`, `86 times the limit`, `short by 40%`, `none at all`, `just over`, `grows without bound`."""
+    if violation.value == inf:
+        return ENDLESS
     share = relative_excess(violation)
     if violation.value < violation.limit:
         share = min(share, 1.0)

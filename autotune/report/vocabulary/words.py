@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import isfinite
+from math import inf, isfinite
 
 from autotune.study import IntRange
 from autotune.text.numbers import number, probability
@@ -57,9 +57,11 @@ def token_words(given: IntRange) -> str:
 
 
 def measure(value: float | None, unit: str) -> str:
-    """A figure that stands beside its limit, without the unit but that of a share."""
+    """A figure that stands beside its limit, without the unit but that of a share; `∞` of what grows without bound."""
     if unit == "probability":
         return probability(value)
+    if value == inf:
+        return "∞"
     return percent(value, 1) if unit in SHARES else number(value, 4)
 
 

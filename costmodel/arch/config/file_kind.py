@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,6 +37,36 @@ def refusal(config: Mapping[str, Any]) -> str | None:
     if _GENERATION & config.keys() and not sizes & config.keys() and "model_type" not in config:
         return "is a generation config, which gives no sizes: give the config.json beside it"
     return None
+
+
+_NO_HEAD = re.compile(
+    r"For(\w*Classification|\w*Reward\w*|\w*Embedding\w*|MaskedLM|QuestionAnswering|MultipleChoice|Ranking)"
+)
+"""Classes whose head names no next token."""
+_BARE = re.compile(r"\w+(?<!Chat)(?<!Head)(?<!Heads)Model")
+"""Classes without a head, as far as their names say (`InternVLChatModel` and `GPT2LMHeadModel` have one)."""
+_GENERATING = frozenset(("AquilaModel", "ChatGLMModel", "NVLM_D_Model"))
+"""Those that have one whatever they are called (vLLM, model_executor/models/registry.py)."""
+
+
+def head_refusal(config: Mapping[str, Any], *, nested: bool) -> str | None:
+    """Why a model generates no tokens, by the classes that its config names; None where it names none or one that does.
+
+    `nested`: whether the language model is a part of it, of which the name of the whole says nothing.
+    """
+    given = config.get("architectures")
+    names = [name for name in given if isinstance(name, str)] if isinstance(given, list) else []
+    headless = [
+        name
+        for name in names
+        if _NO_HEAD.search(name) or (not nested and name not in _GENERATING and _BARE.fullmatch(name))
+    ]
+    if not names or len(headless) < len(names):
+        return None
+    return (
+        f"must be of a model that generates text, got {', '.join(headless)}, which has no LM head: it "
+        "embeds, classifies or scores. Of a model that does generate give its own config.json, or leave this out"
+    )
 
 
 _TRAITS = (

@@ -13,7 +13,7 @@ from costmodel.arch.config import families, mistral, uneven
 from costmodel.arch.config.attention import Model, attention_blocks
 from costmodel.arch.config.ffn import ffn_blocks
 from costmodel.arch.config.fields import Fields
-from costmodel.arch.config.file_kind import description, family_refusal, refusal
+from costmodel.arch.config.file_kind import description, family_refusal, head_refusal, refusal
 from costmodel.arch.config.layer_fields import LayerFields
 from costmodel.arch.config.layer_types import GO_ON, layer_words
 from costmodel.arch.config.module_names import expert_place, is_plain_always, linear_place, module_names
@@ -57,6 +57,9 @@ def read_config(config: Mapping[str, Any], *, name: str, approximate: bool = Fal
     refused = family_refusal(text, model_type)
     if refused is not None:
         raise InputError.single(f"{path}.model_type", refused)
+    refused = head_refusal(config, nested=bool(nested))
+    if refused is not None:
+        raise InputError.single("$.architectures", refused)
     approximated = _unmodelled(fields, model_type, approximate=approximate)
     try:
         arch, settings = _read(fields, model_type, name, assumptions, approximated if approximate else None)
