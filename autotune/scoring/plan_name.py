@@ -16,7 +16,7 @@ def plan_name(plan: PlanResult, *, dense: bool, several_engines: bool = False) -
     engine = f"{plan.engine}:" if several_engines else ""
     if plan.pools is not None:
         first, second = (short_plan(side.layout, dense=dense) for side in (plan.pools.prefill, plan.pools.decode))
-        return engine + short_pooled(plan.pools, (first, second))
+        return engine + short_pooled(plan.plan, plan.pools, (first, second))
     split = f" SPLIT{'-'.join(map(str, plan.layout.stage_layers))}" if "SPLIT" in plan.plan else ""
     return engine + short_plan(plan.layout, dense=dense) + split + (f" @{plan.gpu}" if plan.gpu else "")
 

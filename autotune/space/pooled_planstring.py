@@ -87,7 +87,10 @@ def format_pooled(engine: str, prefill: tuple[str | None, Layout], decode: tuple
     return f"{engine}:{'+'.join(sides)}"
 
 
-def short_pooled(pools: Pools, short: tuple[str, str]) -> str:
-    """What fits a table: `P32:DP32 EP32 + D96:R3 DP32 EP32`; `short` are the two layouts' own short strings."""
-    types = ("", "") if pools.prefill.gpu == pools.decode.gpu else (f"@{pools.prefill.gpu}", f"@{pools.decode.gpu}")
-    return f"P{pools.prefill.gpus}{types[0]}:{short[0]} + D{pools.decode.gpus}{types[1]}:{short[1]}"
+def short_pooled(full: str, pools: Pools, short: tuple[str, str]) -> str:
+    """What fits a table: `P32:DP32 EP32 + D96:R3 DP32 EP32`; `short` are the two layouts' own short strings.
+
+    GPU types are left out where the full string has none: there both pools are of the cluster's own.
+    """
+    sides = zip("PD", (pools.prefill, pools.decode), short, strict=True)
+    return " + ".join(f"{role}{p.gpus}{f'@{p.gpu}' if '@' in full else ''}:{own}" for role, p, own in sides)

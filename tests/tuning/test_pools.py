@@ -339,6 +339,25 @@ def test_pools_of_two_gpu_types() -> None:
     assert mixed.metrics["usd_per_million_tokens"] == pytest.approx(by_hand, rel=1e-12)
 
 
+def test_a_name_of_pools_means_its_pair() -> None:
+    """The name of every plan is that of no other, and means the same plan, whichever pools are on the other GPUs."""
+    also = {"also": [{"gpus": 16, "gpu": "b200_sxm"}]}
+    result = tune(asked(16, disaggregated="only", also=also, workload={"request_rate_per_s": 4.0}))
+    names = [plan_name(plan, dense=False, several_engines=True) for plan in result.ranked]
+    assert len(set(names)) == len(names)
+    types = {tuple(side.gpu for side in (p.pools.prefill, p.pools.decode)) for p in result.ranked if p.pools}
+    assert ("b200_sxm", "b200_sxm") in types
+    for gpus in sorted(types):
+        plan, name = next(
+            (p, name)
+            for p, name in zip(result.ranked, names, strict=True)
+            if p.pools and (p.pools.prefill.gpu, p.pools.decode.gpu) == gpus
+        )
+        again = score_plan(result.study, name).result
+        assert again is not None
+        assert again.plan == plan.plan
+
+
 def test_a_plan_string_means_its_pair() -> None:
     """Scoring a plan by its own string gives the plan of the search."""
     result = tune(asked(disaggregated="only"))
