@@ -9,7 +9,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from autotune.disaggregated.pool_rows import Evaluator, PoolRows, pool_load, times, transfer_link
+from autotune.disaggregated.pool_rows import Evaluator, PoolRows, pool_load, pool_seats, times, transfer_link
+from autotune.disaggregated.started_sequences import decoding, kv_slots
 from autotune.engines.pair_rules import Degrees
 from autotune.study import IntRange, Study
 from costmodel.disaggregated.closed_loop import ClosedLoop, settle
@@ -91,6 +92,11 @@ class OperatingPoints:
         whole = copies if self.rows.role == "decode" else 1
         return Evaluator(self.rows, self.row[index], copies)(self.at[index] * whole)
 
+    def carrying(self, index: Ints, per_s: Floats) -> PoolPoint:
+        """Decode pools of some of the points at the loads that just carry rates, shape `(len(index),)`, or at most."""
+        evaluate = Evaluator(self.rows, self.row[index])
+        return evaluate.with_wait(_carrying(evaluate, per_s, self.rows) * evaluate.replicas, per_s)
+
 
 def pair_price(first: Cluster, first_gpus: Floats, second: Cluster, second_gpus: Floats) -> Floats:
     """US dollars per hour of two pools of so many GPUs; NaN where a type has no price."""
@@ -138,9 +144,11 @@ def at_shares(rows: PoolRows, shares: Floats) -> OperatingPoints:
 
 def operating_points(rows: PoolRows) -> OperatingPoints:
     """Every row at each share of the most that keeps the limits on its own latency."""
+    work = rows.study.workload
+    if rows.role == "decode" and work.request_rate_per_s is not None and rows.slots is None:
+        rows = _started(rows)
     evaluate = Evaluator(rows, np.arange(rows.budget.size))
     count, most = rows.budget.size, _most(rows, evaluate)
-    work = rows.study.workload
     shares = SHARES if work.request_rate_per_s is None else (1.0,)
     if rows.role == "decode" and work.concurrency is not None:
         tried = [np.ceil(most ** (load / (LOADS - 1)) - 1e-9) * evaluate.replicas for load in range(LOADS)]
@@ -152,7 +160,8 @@ def operating_points(rows: PoolRows) -> OperatingPoints:
             tried += [np.minimum(most, load) * evaluate.replicas for load in WITH_PROMPTS]
     else:
         tried = [np.maximum(most * share, np.minimum(most, LEAST_UTILISED)) for share in shares]
-    columns = [evaluate(at).columns for at in tried]
+    rate = work.request_rate_per_s
+    columns = [(evaluate(at) if rate is None else evaluate.with_wait(at, np.full(count, rate))).columns for at in tried]
     # by row, then by share, so that points of a layout lie together
     order = np.arange(count * len(tried)).reshape(len(tried), count).T.ravel()
     together = PoolColumns.joined(columns).take(order)
@@ -198,7 +207,11 @@ class InTime:
             # the points are those at which the rate is met
             table = points.rows
             rows = replace(
-                table, study=study.without_load(), row_layout=table.row_layout[row], budget=table.budget[row]
+                table,
+                study=study.without_load(),
+                row_layout=table.row_layout[row],
+                budget=table.budget[row],
+                slots=None if table.slots is None else table.slots[row],
             )
             points, row = operating_points(rows), np.arange(row.size)
         columns, size = points.columns, points.rows.budget.size
@@ -215,22 +228,38 @@ def _most(rows: PoolRows, evaluate: Evaluator) -> Floats:
     """
     if isinstance(evaluate.pool, PrefillPool):
         return _most_utilised(rows.study, evaluate.pool)
-    return _most_decoding(rows.study, evaluate)
+    rate = rows.study.workload.request_rate_per_s
+    if rate is None:
+        return _most_decoding(rows, evaluate, in_time=True)
+    return _carrying(evaluate, np.full(evaluate.replicas.size, rate), rows)
 
 
-def _most_decoding(study: Study, evaluate: Evaluator) -> Floats:
-    """As `_most`, of decode pools."""
-    rate, seats = study.workload.request_rate_per_s, evaluate.pool.load.max_num_seqs
+def _started(rows: PoolRows) -> PoolRows:
+    """Decode pools as they are started where a rate is given: for what keeps the limits, or for all that they hold."""
+    evaluate, study = Evaluator(rows, np.arange(rows.budget.size)), rows.study
+    columns = evaluate(_most_decoding(rows, evaluate, in_time=True) * evaluate.replicas).columns
+    # where not even one sequence keeps the limits they do not say how many there may be
+    held = np.where(_decodes_in_time(study, columns), columns.sequences_per_rank, float(pool_seats(study, rows.role)))
+    return replace(rows, slots=decoding(rows, held, columns, peaks=np.ones(held.shape, dtype=bool)))
+
+
+def _most_decoding(rows: PoolRows, evaluate: Evaluator, *, in_time: bool) -> Floats:
+    """Most sequences per replica for which decode pools have slots, and with `in_time` that keep their own limits."""
+    seats = evaluate.pool.load.max_num_seqs
     low, high = np.ones(evaluate.replicas.size), seats * evaluate.ranks
     while np.any(high > low):
         middle = np.ceil((low + high) / 2.0)
         columns = evaluate(middle * evaluate.replicas).columns
-        good = _has_room(columns, seats) & (_decodes_in_time(study, columns) if rate is None else True)
+        good = _has_room(rows, columns, seats) & (_decodes_in_time(rows.study, columns) if in_time else True)
         low, high = np.where(good, middle, low), np.where(good, high, middle - 1.0)
         high = np.maximum(high, low)
-    if rate is None:
-        return low
-    high, low = low, np.full_like(low, LEAST_DECODING)
+    return low
+
+
+def _carrying(evaluate: Evaluator, rate: Floats, rows: PoolRows) -> Floats:
+    """Sequences per replica with which decode pools just carry rates, shape `(rows,)`, or the most that they decode."""
+    high = _most_decoding(rows, evaluate, in_time=False)
+    low = np.full_like(high, LEAST_DECODING)
     for _ in range(BISECTIONS):
         middle = np.sqrt(low * high)
         enough = evaluate(middle * evaluate.replicas).columns.requests_per_s >= rate
@@ -262,10 +291,10 @@ def _probably_kept(study: Study, limit: float, value: Floats, log_sd: Floats) ->
     return np.asarray((value <= limit) & (p_below(limit, value, log_sd) >= study.search.min_p_meets))
 
 
-def _has_room(columns: PoolColumns, seats: Floats) -> NDArray[np.bool_]:
+def _has_room(rows: PoolRows, columns: PoolColumns, seats: Floats) -> NDArray[np.bool_]:
     """Whether a decode pool has a slot, of so many per attention-DP rank, and KV room for every sequence."""
-    room = np.minimum(columns.kv_capacity_sequences, seats * columns.ranks)
-    return np.asarray(columns.sequences_per_rank * columns.ranks <= np.maximum(room, columns.ranks))
+    room = kv_slots(columns) if rows.slots is None else columns.kv_capacity_sequences / columns.ranks
+    return np.asarray(columns.sequences_per_rank <= np.maximum(np.minimum(room, seats), 1.0))
 
 
 def _decodes_in_time(study: Study, columns: PoolColumns) -> NDArray[np.bool_]:

@@ -20,7 +20,7 @@ from autotune.disaggregated.operating_points import (
 from autotune.disaggregated.pairs import Pair, best_pair, choices, near, of_each_table
 from autotune.disaggregated.pool_rows import Dtypes, pool_rows
 from autotune.disaggregated.refine_loads import at_best_loads
-from autotune.disaggregated.started_sequences import started_sequences
+from autotune.disaggregated.started_sequences import decoding, prefilling
 from autotune.engines import ENGINES, Violation, engines_of
 from autotune.engines.pair_rules import pair_violations
 from autotune.engines.service import Knobs
@@ -35,6 +35,9 @@ from costmodel.disaggregated.pool_point import PoolPoint
 from costmodel.errors import InputError
 from costmodel.hardware import Cluster
 from costmodel.plan.columns import Floats, Ints
+
+CARRIED = 1.0 - 1e-9
+"""Share of a rate from which on a pool carries it."""
 
 
 def pair_results(study: Study, pairs: Sequence[Pair], *, home: str) -> list[PlanResult]:
@@ -120,8 +123,15 @@ def _served(study: Study, pairs: Sequence[Pair]) -> tuple[tuple[_Side, _Side], P
     first, second = pairs[0].prefill, pairs[0].decode
     p_at, d_at = np.array([p.prefill_at for p in pairs]), np.array([p.decode_at for p in pairs])
     copies = np.array([p.prefill_copies for p in pairs]), np.array([p.decode_copies for p in pairs])
+    rate = study.workload.request_rate_per_s
     if study.workload.concurrency is None:
-        prefill, decode = first.detailed(p_at, copies[0]), second.detailed(d_at, copies[1])
+        prefill = first.detailed(p_at, copies[0])
+        if rate is None:
+            decode = second.detailed(d_at, copies[1])
+        else:
+            # what the prefill pool lets through is all that comes
+            passed = prefill.columns.requests_per_s
+            decode = second.carrying(d_at, np.where(passed < rate * CARRIED, passed, rate))
         clusters = first.rows.cluster, second.rows.cluster
         pair = served_together(study, clusters[0], prefill.columns, clusters[1], decode.columns)[0]
     else:
@@ -135,11 +145,29 @@ def _served(study: Study, pairs: Sequence[Pair]) -> tuple[tuple[_Side, _Side], P
             copies=times,
             point=point,
             in_time_per_s=(most := InTime.of(points, at)).requests_per_s * times,
-            started=started_sequences(points, at, point.columns, pair.requests_per_s, most),
+            started=_started(points, at, point, most),
         )
         for points, at, times, point in ((first, p_at, copies[0], prefill), (second, d_at, copies[1], decode))
     )
     return (p_side, d_side), pair
+
+
+def _started(points: OperatingPoints, index: Ints, point: PoolPoint, most: InTime) -> Ints:
+    """Sequences at once, per attention-DP rank, that the servers of pools at some points are started for.
+
+    Where the study fixes the requests in flight, a decode pool may admit fewer than keep the limits: whoever does so
+    does it for a purpose that peaks would defeat.
+    """
+    rows, row = points.rows, points.row[index]
+    if rows.role == "prefill":
+        return prefilling(rows, row, point.columns)
+    if rows.slots is not None:
+        return rows.slots[row]
+    if rows.study.workload.concurrency is None:
+        held, fewer = most.sequences_per_rank, np.zeros(row.shape, dtype=bool)
+    else:
+        held, fewer = points.columns.sequences_per_rank[index], points.at[index] < points.most[index]
+    return decoding(rows, held, point.columns, peaks=~fewer)
 
 
 def _pools(study: Study, prefill: _Side, decode: _Side, together: PairService, row: int) -> Pools:

@@ -11,12 +11,13 @@ import numpy as np
 from autotune.scoring.exchange_choice import with_backend
 from autotune.scoring.knob_grid import engine_traits, speculation
 from autotune.space import Candidate, enumerate_replicas
-from autotune.study import Search, Study
+from autotune.study import IntRange, Search, Study
 from costmodel.arch import Arch, stored_in
 from costmodel.disaggregated.decode_steps import LocalPrompts
 from costmodel.disaggregated.kv_transfer import TransferLink
 from costmodel.disaggregated.pool_point import PoolPoint
 from costmodel.disaggregated.pools import DecodePool, PrefillPool, decode_pool, prefill_pool
+from costmodel.disaggregated.slot_wait import Arrivals, slot_wait_s
 from costmodel.estimate.batch import PlanBatch, PlanEntry
 from costmodel.hardware import Cluster
 from costmodel.hardware.gpu import Gpu
@@ -48,8 +49,8 @@ class PoolRows:
     """Index into `layouts`, shape `(rows,)`."""
     budget: Floats
     """Token budget of each row."""
-    slots: int | None = None
-    """Sequences that a decode pool was started for, per attention-DP rank; None: it is not started yet."""
+    slots: Ints | None = None
+    """Sequences that a decode pool is started for, per attention-DP rank, shape `(rows,)`; None: not said yet."""
 
 
 def replica_layouts(study: Study, engine: str, role: str, sizes: Sequence[int]) -> tuple[Candidate, ...]:
@@ -94,7 +95,7 @@ def pool_rows(  # noqa: PLR0913  # what a pool is made of
     budgets: tuple[int, ...] | None = None,
     slots: int | None = None,
 ) -> PoolRows:
-    """Rows of a role: with given token budgets, or the study's; `slots` as `PoolRows.slots`.
+    """Rows of a role: with given token budgets, or the study's; started for `slots` sequences, as `PoolRows.slots`.
 
     Of the study's, prefill pools take each, decode pools the smallest that holds their step, with a prompt where they
     prefill any.
@@ -116,7 +117,7 @@ def pool_rows(  # noqa: PLR0913  # what a pool is made of
         layouts=layouts,
         row_layout=np.repeat(np.arange(len(layouts)), len(budgets)),
         budget=np.tile(np.array(budgets, dtype=np.float64), len(layouts)),
-        slots=slots,
+        slots=None if slots is None else np.full(len(layouts) * len(budgets), slots, dtype=np.int64),
     )
 
 
@@ -168,16 +169,17 @@ def transfer_link(study: Study, first: Gpu, second: Gpu) -> TransferLink:
 
 
 def _prompt_cv2(study: Study) -> float:
-    """Variance of the prompts' lengths over their mean squared, in a prefill pool: of the kinds of requests, or of
-    uniform lengths.
-    """
+    """Squared coefficient of variation of the prompts' lengths in a prefill pool."""
     work, local = study.workload, study.axes.local_prefill
-    if local is not None:
-        return local.others_cv2
-    mean = work.isl.mean
-    if work.points:
-        return sum(p.weight * (p.isl - mean) ** 2 for p in work.points) / mean**2
-    return (work.isl.max - work.isl.min) ** 2 / 12.0 / mean**2
+    return _cv2(work.isl, [(p.weight, p.isl) for p in work.points]) if local is None else local.others_cv2
+
+
+def _cv2(lengths: IntRange, kinds: Sequence[tuple[float, float]]) -> float:
+    """Variance of lengths over their mean squared: of kinds of requests (share, length), or else of a uniform range."""
+    mean = lengths.mean
+    if kinds:
+        return sum(weight * (length - mean) ** 2 for weight, length in kinds) / mean**2
+    return (lengths.max - lengths.min) ** 2 / 12.0 / mean**2
 
 
 class Evaluator:
@@ -185,7 +187,7 @@ class Evaluator:
 
     def __init__(self, rows: PoolRows, index: Ints, copies: Ints | None = None) -> None:
         """`copies` of each row: times that its layout's replicas are there; None: once."""
-        study = rows.study
+        self.study = study = rows.study
         arch = stored_in(study.arch, rows.dtypes.weight)
         repeated = np.ones_like(index) if copies is None else copies
         pools, back = np.unique(np.stack([rows.row_layout[index], repeated]), axis=1, return_inverse=True)
@@ -204,7 +206,7 @@ class Evaluator:
         batch = PlanBatch.of(entries, expert_skew=study.workload.expert_skew, profile=study.calibration).take(back)
         load = pool_load(study, rows.budget[index], rows.role)
         if rows.slots is not None:
-            load = replace(load, max_num_seqs=np.minimum(load.max_num_seqs, float(rows.slots)))
+            load = replace(load, max_num_seqs=np.minimum(load.max_num_seqs, rows.slots[index]))
         link = transfer_link(study, rows.cluster.gpu, rows.cluster.gpu)
         longest = np.array([float(study.workload.longest_prompt)])
         fraction = np.array([study.engine_options.gpu_memory_utilization])
@@ -232,3 +234,15 @@ class Evaluator:
     def __call__(self, at: Floats) -> PoolPoint:
         """Every row at its utilisation (prefill pools) or its requests in flight (decode pools)."""
         return self.pool.at(at)
+
+    def with_wait(self, at: Floats, per_s: Floats) -> PoolPoint:
+        """As `__call__`, of decode pools to which so many requests per second come, shape `(rows,)`: with their wait
+        for slots.
+        """
+        point, work = self(at), self.study.workload
+        if not isinstance(self.pool, DecodePool):
+            return point
+        outputs = _cv2(work.osl, [(p.weight, p.osl) for p in work.points])
+        arrivals = Arrivals(gaps_cv2=work.arrival_cv**2, outputs_cv2=outputs)
+        wait = slot_wait_s(self.pool, point, per_s, arrivals)
+        return replace(point, columns=replace(point.columns, slot_wait_s=wait))

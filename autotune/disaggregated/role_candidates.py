@@ -93,7 +93,7 @@ class RoleCandidates:
 def coordinates(study: Study, points: OperatingPoints, excess: Floats) -> Floats:
     """What a plan can be better by, larger is better, shape `(points, coordinates)`; the same for every pool size."""
     c, own = study.constraints, points.columns
-    smaller = [own.latency_s, own.longest_extra_s, own.log_sd, own.rate_log_sd, own.wire_s, excess]
+    smaller = [own.latency_s, own.longest_extra_s, own.log_sd, own.rate_log_sd, own.wire_s, own.slot_wait_s, excess]
     if study.axes.local_prefill is not None:
         # of prompts that a decode pool prefills its latency says nothing, and what takes them longer leaves others less
         first_s = own.latency_s if points.rows.role == "prefill" else own.entry_s

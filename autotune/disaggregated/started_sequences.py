@@ -4,63 +4,37 @@ from __future__ import annotations
 
 import numpy as np
 
-from autotune.disaggregated.operating_points import InTime, OperatingPoints
-from autotune.disaggregated.pool_rows import pool_seats
+from autotune.disaggregated.pool_rows import PoolRows, pool_seats
 from autotune.scoring.peaks import KV_MARGIN_FRAC, with_peaks
 from costmodel.disaggregated.pool_point import PoolColumns
-from costmodel.plan.columns import Floats, Ints
+from costmodel.plan.columns import Bools, Floats, Ints
 
 
-def started_sequences(
-    points: OperatingPoints, index: Ints, columns: PoolColumns, requests_per_s: Floats, most: InTime
-) -> Ints:
-    """Sequences at once, per attention-DP rank, of pools at some points, shape `(len(index),)`.
+def prefilling(rows: PoolRows, row: Ints, columns: PoolColumns) -> Ints:
+    """Sequences at once, per attention-DP rank, of prefill pools of some rows, which do as `columns` say.
 
-    Args:
-        points: of the pools.
-        index: the point of each pool.
-        columns: what each pool does there, all its replicas.
-        requests_per_s: what it is asked for.
-        most: that the pools do within their limits.
+    A full pass, and a prompt whose cache is still on its way: a tight limit lets prompts wait for nothing.
     """
-    expected = np.ceil(np.maximum(columns.sequences_per_rank, 1.0))
-    if points.rows.role == "prefill":
-        return _prefilling(points, index, expected)
-    expected = np.maximum(expected, np.ceil(_held(columns, requests_per_s)))
-    return _slots(points, index, columns, expected, most)
-
-
-def _prefilling(points: OperatingPoints, index: Ints, expected: Floats) -> Ints:
-    """A full pass, and a prompt whose cache is still on its way: a tight limit lets prompts wait for nothing."""
-    study = points.rows.study
+    study = rows.study
     if study.axes.prefill_max_num_seqs is not None:
-        return np.full(index.shape, study.axes.prefill_max_num_seqs, dtype=np.int64)
-    budget = points.rows.budget[points.row[index]]
-    full = 1.0 + np.ceil(budget / study.workload.isl.min)
-    return np.maximum(np.minimum(full, budget), expected).astype(np.int64)
+        return np.full(row.shape, study.axes.prefill_max_num_seqs, dtype=np.int64)
+    full = 1.0 + np.ceil(rows.budget[row] / study.workload.isl.min)
+    expected = np.ceil(np.maximum(columns.sequences_per_rank, 1.0))
+    return np.maximum(np.minimum(full, rows.budget[row]), expected).astype(np.int64)
 
 
-def _slots(points: OperatingPoints, index: Ints, columns: PoolColumns, expected: Floats, most: InTime) -> Ints:
-    """As many as keep the limits on latency, and their peaks, as far as the study and the KV cache admit them.
+def kv_slots(columns: PoolColumns) -> Floats:
+    """Sequences of a rank that a decode pool is started for at most: short of its KV room, and at least one."""
+    room = columns.kv_capacity_sequences / columns.ranks / (1.0 + KV_MARGIN_FRAC)
+    return np.maximum(np.floor(room), 1.0)
 
-    They follow from limits and lengths, not from how many requests come: a server that is started for a quiet hour
-    also serves a busy one. Where the study fixes the requests in flight, fewer may be admitted.
+
+def decoding(rows: PoolRows, held: Floats, columns: PoolColumns, *, peaks: Bools) -> Ints:
+    """Slots, per attention-DP rank, of decode pools that keep the limits on latency with so many `held` by a rank.
+
+    As many, and their peaks where `peaks` says so, as far as the study and the KV cache admit them. They follow from
+    limits and lengths, not from how many requests come: a server that is started for a quiet hour also serves a busy
+    one.
     """
-    rows = points.rows
-    if rows.slots is not None:
-        return np.full(index.shape, rows.slots, dtype=np.int64)
-    fixed = rows.study.workload.concurrency is not None
-    held = points.columns.sequences_per_rank[index] if fixed else most.sequences_per_rank
-    in_time = np.maximum(held, expected)
-    # whoever admits fewer than keep the limits does so for a purpose that peaks would defeat
-    fewer = fixed & (points.at[index] < points.most[index])
-    peaks = np.where(fewer, np.ceil(in_time), [with_peaks(seqs) for seqs in in_time])
-    wanted = np.minimum(peaks, pool_seats(rows.study, rows.role))
-    room = np.floor(columns.kv_capacity_sequences / columns.ranks / (1.0 + KV_MARGIN_FRAC))
-    return np.minimum(wanted, np.maximum(room, expected)).astype(np.int64)
-
-
-def _held(columns: PoolColumns, requests_per_s: Floats) -> Floats:
-    """Sequences of a rank by Little's law: beside those that decode, those whose cache is on its way."""
-    able = columns.requests_per_s
-    return columns.sequences_per_rank * np.divide(requests_per_s, able, out=np.zeros_like(able), where=able > 0.0)
+    wanted = np.where(peaks, [with_peaks(seqs) for seqs in held.tolist()], np.ceil(held))
+    return np.minimum(np.minimum(wanted, pool_seats(rows.study, rows.role)), kv_slots(columns)).astype(np.int64)

@@ -15,10 +15,11 @@ from autotune.scoring.plan_result import PlanResult
 from autotune.study import Study
 from costmodel.disaggregated.kv_transfer import exposed_s
 from costmodel.disaggregated.pools import Pool
+from costmodel.disaggregated.slot_wait import OWN_STEPS
 from costmodel.plan.columns import Floats
 from costmodel.simulation.forecast import StepErrors
 from costmodel.simulation.policies import CHUNKED, Policy
-from costmodel.simulation.pools import OWN_STEPS, PoolsModel, slowed
+from costmodel.simulation.pools import PoolsModel, slowed
 from costmodel.simulation.server import server_model
 from costmodel.simulation.simulate import ServerModel
 

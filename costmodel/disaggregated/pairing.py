@@ -59,11 +59,11 @@ def pair_service(
     transfer = exposed_s(link, prefill.wire_s, decode.wire_s)
     first = prefill.latency_s + transfer + decode.entry_s
     inside = first + np.maximum(load.osl - 1.0, 0.0) * decode.latency_s
+    outside = decode.slot_wait_s
     rate = able if demand.offered_per_s is None else np.minimum(able, demand.offered_per_s)
-    outside = np.zeros_like(able)
     limit = demand.most_in_flight if demand.in_flight is None else demand.in_flight
     if limit is not None:
-        rate = np.minimum(rate, limit / inside)
+        rate = np.minimum(rate, limit / (inside + outside))
     if demand.in_flight is not None:
         outside = np.maximum(demand.in_flight / able - inside, 0.0)
     return joined_service(prefill, decode, load, link, rate=rate, ttft_s=first + outside, wait_s=outside)

@@ -27,6 +27,8 @@ class PoolColumns(Columns):
     entry_s: Floats
     """Decode: start of the transfer, hand-over and the prompts that are prefilled here, which TTFT includes; 0 in a
     prefill pool."""
+    slot_wait_s: Floats
+    """Decode at a rate: what requests wait for a slot on average, which TTFT includes; else 0."""
     wire_s: Floats
     """Sending or receiving a prompt's cache."""
     log_sd: Floats

@@ -23,9 +23,6 @@ from costmodel.simulation.state import Request
 from costmodel.simulation.step_table import ChunkTable, Line, PartTables, Plane, StepTable
 from costmodel.simulation.token_gaps import TokenGaps
 
-OWN_STEPS = 1.5
-"""Decode steps of the hand-over that a request waits for in the decode pool anyway: the rest of the one that runs when
-it comes, and its first."""
 OFF_FRAC = 0.01
 """Share by which the workers of a part of both pools may be out of proportion."""
 _Table = TypeVar("_Table", Line, Plane, ChunkTable, PartTables, StepTable)
