@@ -17,7 +17,7 @@ from costmodel.plan.layout import Layout
 from costmodel.serving.load import Load
 
 TRAITS = traits_by_name()
-MODELS = ("deepseek-v3", "qwen3-235b", "gpt-oss-120b", "llama-3.1-70b", "qwen3.5-397b", "mixtral-8x22b")
+MODELS = ("deepseek-v3", "qwen3-235b", "gpt-oss-120b", "llama-3.1-70b", "qwen3-next-80b-a3b", "mixtral-8x22b")
 """Models with every kind of attention and FFN, dense ones and mixtures of experts."""
 
 MLA = {

@@ -29,7 +29,7 @@ def asked(
     return study_of({
         "objective": objective or {"maximize": "total_tokens_per_s_per_gpu"},
         "name": "loads",
-        "engine": "trtllm",
+        "engine": "vllm",
         "model": "CohereLabs/c4ai-command-a-03-2025",
         "cluster": {"gpus": 16, "gpu": "h100_pcie"},
         "workload": {"isl": 518, "osl": 175, "prefix_cache_hit_frac": 0.857, **(workload or {})},
