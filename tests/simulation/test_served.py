@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from autotune.disaggregated.rescore import pool_capacities
 from autotune.scoring.best_knobs import score
 from autotune.simulation.goodput import capacity_per_s, served_per_s
 from autotune.simulation.queue_growth import queue_grows
@@ -76,9 +77,8 @@ def test_pools_serve_what_the_slower_one_does(name: str) -> None:
     study = _of_four(1000)
     plan = score_plan(study, name).result
     assert plan is not None
-    assert plan.pools is not None
     found = simulate_plan(study, plan, study_traffic(study), with_range=False)
-    each = (plan.pools.prefill.requests_per_s, plan.pools.decode.requests_per_s)
+    each = pool_capacities(study, plan)
     assert capacity_per_s(found) == pytest.approx(min(each), rel=0.15)
     assert max(each) > 2.0 * min(each)
 
