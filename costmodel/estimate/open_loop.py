@@ -34,8 +34,8 @@ LEAST_LEFT_FRAC = 0.2
 """Share of the time that prompts leave to decoding, at least. With any from 0.05 to 0.4 the median error of TPOT is the
 same over 320 simulated plans."""
 BURSTS_LOG_SD = 0.25
-"""Of the log of TTFT, where requests come in bursts. Nine of ten of 60 simulated plans lie within 35 % (`--cv 4`), which
-is 0.18; more is taken, as servers that are three quarters full were told two to three times too short."""
+"""Of the log of TTFT, where requests come in bursts. Nine of ten of 60 simulated plans lie within 35 % (`--cv 4`),
+which is 0.18; more is taken, as servers that are three quarters full were told two to three times too short."""
 OWN_PREFILL, RUNNING_STEP, QUEUE = (TTFT_PARTS.index(part) for part in ("own_prefill", "running_step", "queue"))
 
 
