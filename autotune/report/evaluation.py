@@ -9,7 +9,7 @@ from autotune.evaluation.evaluate_pools import PoolSection, PoolSections, pools_
 from autotune.evaluation.values import PASSED, Evaluation, Sections
 from autotune.launch.export import export_refusal
 from autotune.report.document import confidence_document, finite, layout_document
-from autotune.report.reach import reach_of_one
+from autotune.report.reach import idle_gpus, reach_of_one
 from autotune.report.study_words import called, command, launch_steps
 from autotune.scoring.gpu_time import gpu_s_per_request
 from autotune.scoring.overload import told, told_figures
@@ -63,6 +63,7 @@ def _plan(found: Evaluation) -> dict[str, Any]:
         "command": command(study, "evaluate", "--plan", found.text).text,
         "next": _next_steps(study, result, found.best, passed=found.verdict == PASSED),
         "never_measured": "" if result is None else reach_of_one(study, result),
+        "leaves_idle": "" if result is None else idle_gpus(study, result),
         "export_refuses": "" if result is None else export_refusal(study, result),
     }
     if isinstance(parts, Sections):

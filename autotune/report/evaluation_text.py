@@ -45,11 +45,13 @@ def _headline(document: Mapping[str, Any]) -> str:
 
 
 def stands_lines(document: Mapping[str, Any]) -> tuple[str, ...]:
-    """What of the plan was never measured, why it cannot be launched, what it is not held against, how sure it is."""
+    """What was never measured or is left idle, why it cannot be launched, what it is not held against, how sure."""
     refused = f"Export refuses it: {document['export_refuses']}." if document["export_refuses"] else ""
     said = [f"{text[0].upper()}{text[1:]}." for text in document["assumptions"] if text.startswith(UNSURE)]
     left_out = (f"{text}." for text in document["assumptions"] if " left out here: " in text)
-    return tuple(line for line in (document["never_measured"], refused, *left_out, *said) if line)
+    return tuple(
+        line for line in (document["never_measured"], document["leaves_idle"], refused, *left_out, *said) if line
+    )
 
 
 BRIEF = ("summary", "strategy", "rate_match", "claims", "next")

@@ -1,4 +1,4 @@
-"""What was never measured of the plans that an answer is about, in one line."""
+"""What was never measured of the plans that an answer is about, and which GPUs a plan leaves idle, a line each."""
 
 from __future__ import annotations
 
@@ -41,6 +41,14 @@ def reach_of_one(study: Study, plan: PlanResult) -> str:
     """The same of one plan: `Never measured: pipeline stages.`"""
     found = [_named(kind, study, plan) for kind in unmeasured(study, plan)]
     return f"Never measured: {', '.join(found)}." if found else _within(study, plan)
+
+
+def idle_gpus(study: Study, plan: PlanResult) -> str:
+    """`It leaves 16 x h100_sxm idle.`; empty where it uses the GPUs of every type."""
+    pools, clusters = plan.pools, (study.cluster, *study.axes.other_gpus)
+    used = {plan.gpu or study.cluster.gpu.name} if pools is None else {pools.prefill.gpu, pools.decode.gpu}
+    idle = [f"{c.gpus:,} x {c.gpu.name}" for c in clusters if c.gpu.name not in used]
+    return f"It leaves {' and '.join(idle)} idle." if idle else ""
 
 
 def short_reach(study: Study, plan: PlanResult) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from autotune.metrics import METRICS
 from autotune.report.document import baseline_place, baseline_rank
-from autotune.report.reach import reach_line
+from autotune.report.reach import idle_gpus, reach_line
 from autotune.report.vocabulary.plan_names import subject_name
 from autotune.report.vocabulary.titles import LIMITS, broken
 from autotune.report.vocabulary.words import count, percent
@@ -96,7 +96,8 @@ def _lead(result: TuneResult) -> str:
 
 def _towards(result: TuneResult, name: str, badge: str, *lines: str, place: str = "") -> Verdict:
     """An answer that asks for a plan: to be measured first where it or what it is held against was never measured."""
-    lead = _lead(result)
+    lead, idle = _lead(result), idle_gpus(result.study, result.ranked[0])
+    lines = (*lines, idle) if idle else lines
     if beyond_reach(result):
         does = "switch" if badge == "Switch" else "commit"
         text = f"{lead}Measure before you {does} to {name}."

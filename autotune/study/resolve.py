@@ -168,7 +168,10 @@ def _search(table: StudyTable, given: Mapping[str, Any], cluster: Cluster, said:
 
 def _objective(table: StudyTable, said: list[str]) -> Objective:
     metric = table.objective.maximize or table.objective.minimize
-    if metric is None:
+    if metric is None and table.cluster.also and table.workload.request_rate_per_s is None:
+        metric = "total_tokens_per_s"
+        said.append(f"objective not given: maximize {metric}, as a plan need not use the GPUs of every type")
+    elif metric is None:
         metric = next(iter(OBJECTIVES))
         said.append(f"objective not given: maximize {metric}")
     if metric == GOODPUT:

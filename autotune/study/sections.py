@@ -211,7 +211,8 @@ class ObjectiveTable:
 
     __pydantic_config__ = ft.TABLE
     maximize: Maximized | None = ft.entry(
-        "metric to make as large as possible; the default is total_tokens_per_s_per_gpu. "
+        "metric to make as large as possible; the default is total_tokens_per_s_per_gpu; with cluster.also and "
+        "no rate total_tokens_per_s, as a plan need not use the GPUs of every type. "
         "goodput_requests_per_s_per_gpu counts the requests that keep all of ttft_ms, tpot_ms and e2e_ms at once "
         "(where one is not given, the bound of its highest percentile that is); simulated, so that it needs a load",
         None,

@@ -19,6 +19,8 @@ from autotune.engines.pair_rules import ANY_DEGREE, Degrees, pair_violations
 from autotune.report.document import tune_document
 from autotune.report.kinds import kinds_line
 from autotune.report.ranked_table import ranked_plans
+from autotune.report.reach import idle_gpus
+from autotune.report.verdict import tune_verdict
 from autotune.scoring.dominance import skyband
 from autotune.scoring.objective import plan_expected
 from autotune.scoring.plan_name import plan_name
@@ -337,6 +339,21 @@ def test_pools_of_two_gpu_types() -> None:
     hourly = 8 * 3.0 + 16 * 2.0
     by_hand = hourly / 3600.0 / mixed.metrics["total_tokens_per_s"] * 1e6
     assert mixed.metrics["usd_per_million_tokens"] == pytest.approx(by_hand, rel=1e-12)
+
+
+def test_gpus_of_the_other_type_count_as_owned() -> None:
+    """Without an objective plans are ranked by what all that is there serves, and GPUs left idle are named."""
+    study = asked(8, also={"also": [{"gpus": 16, "gpu": "h100_sxm"}]})
+    assert study.objective.metric == "total_tokens_per_s"
+    assert asked(8).objective.metric == "total_tokens_per_s_per_gpu"
+    result = tune(study)
+    first, most = result.ranked[0], max(p.metrics["total_tokens_per_s"] for p in result.ranked)
+    assert idle_gpus(study, first) == ""
+    assert first.metrics["total_tokens_per_s"] == pytest.approx(most, rel=0.1)
+    idle = {idle_gpus(study, p) for p in result.ranked if p.metrics["gpus"] == 8}
+    assert idle == {"It leaves 16 x h100_sxm idle."}
+    one_type = replace(result, ranked=[p for p in result.ranked if idle_gpus(study, p)])
+    assert "It leaves 16 x h100_sxm idle." in tune_verdict(one_type, "first").lines
 
 
 def test_a_name_of_pools_means_its_pair() -> None:
