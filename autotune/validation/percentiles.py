@@ -30,38 +30,32 @@ _BEYOND_FRAC = {"mean": 1.0, "p50": 0.5, "p90": 0.1, "p95": 0.05, "p99": 0.01}
 def predicted_latencies(
     result: BenchResult, profile: Profile | None, means_s: Mapping[str, float]
 ) -> list[tuple[str, Likely, float]]:
+    """As `held_against`, of a run on one kind of replica."""
+    return held_against(_simulated(result, profile), result, means_s) if measured_percentiles(result) else []
+
+
+def held_against(
+    forecast: Forecast, result: BenchResult, means_s: Mapping[str, float]
+) -> list[tuple[str, Likely, float]]:
     """Name (`ttft_p99_s`), prediction and measurement of each percentile that a result has, seconds.
 
-    Empty where it has none. Of an open loop the means (`ttft_s`) come first: at a rate beyond what a plan serves they
-    depend on how long the run was, which the formula does not know. All requests are simulated with the run's mean
-    lengths: results do not say how theirs are spread. In a closed loop requests of one length go through the servers in
-    step, and wait for each other as those of a real benchmark seldom do: there the simulation says how figures lie
-    about their mean, and `means_s` (by latency) what that is.
+    Of an open loop the means (`ttft_s`) come first: at a rate beyond what a plan serves they depend on how long the run
+    was, which the formula does not know. All requests are simulated with the run's mean lengths: results do not say how
+    theirs are spread. In a closed loop requests of one length go through the servers in step, and wait for each other
+    as those of a real benchmark seldom do: there the simulation says how figures lie about their mean, and `means_s`
+    (by latency) what that is.
     """
-    measured = measured_percentiles(result)
-    if not measured:
-        return []
-    forecast = _simulated(result, profile)
-
-    def likely(name: str, statistic: str) -> Likely:
-        found = forecast.latency(name, statistic)
-        if result.reported.open_loop or name not in means_s:
-            return found
-        factor = means_s[name] / forecast.latency(name, "mean").value
-        return Likely(value=found.value * factor, low=found.low * factor, high=found.high * factor)
-
-    return [
-        *simulated_means(forecast, result),
-        *((f"{name}_{p}_s", likely(name, p), value) for (name, p), value in measured.items()),
-    ]
-
-
-def simulated_means(forecast: Forecast, result: BenchResult) -> list[tuple[str, Likely, float]]:
-    """Name (`ttft_s`), prediction and measurement of the means of a simulated open loop, seconds; else empty."""
-    if not result.reported.open_loop:
-        return []
-    measured = {"ttft": result.run.ttft_s, "tpot": result.run.tpot_s}
-    return [(f"{name}_s", forecast.latency(name, "mean"), measured[name]) for name in MEANS]
+    reported, rows = result.reported, []
+    if reported.open_loop:
+        measured = {"ttft": result.run.ttft_s, "tpot": result.run.tpot_s}
+        rows = [(f"{name}_s", forecast.latency(name, "mean"), measured[name]) for name in MEANS]
+    for (name, p), value in measured_percentiles(result).items():
+        found = forecast.latency(name, p)
+        if not reported.open_loop and name in means_s:
+            factor = means_s[name] / forecast.latency(name, "mean").value
+            found = Likely(value=found.value * factor, low=found.low * factor, high=found.high * factor)
+        rows.append((f"{name}_{p}_s", found, value))
+    return rows
 
 
 def run_by_percentiles(result: BenchResult) -> tuple[Run, int]:

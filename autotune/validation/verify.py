@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,11 +15,12 @@ from autotune.tuning import TuneResult, tune
 from autotune.tuning.answer_study import place
 from autotune.validation.bench import BenchResult
 from autotune.validation.percentiles import (
+    MEANS,
     MOST_REQUESTS,
+    held_against,
     measured_percentiles,
     predicted_latencies,
     run_by_percentiles,
-    simulated_means,
 )
 from costmodel.calibration.profile import LEAST_RUNS, Profile
 from costmodel.calibration.residual import own_key, residual_columns
@@ -259,7 +260,8 @@ def _checked_pools(study: Study, results: Sequence[BenchResult]) -> tuple[Checke
         measured |= {name: getattr(result, name) for name in THROUGHPUTS}
         means = predicted_means(study, result.pooled, result)
         by_formula = [_likely((name, likely, measured[name])) for name, likely in means.items()]
-        simulated = [_likely(row) for row in predicted_pool_latencies(study, result.pooled, result)]
+        means_s = {name: means[f"{name}_s"].value for name in MEANS}
+        simulated = [_likely(row) for row in predicted_pool_latencies(study, result.pooled, result, means_s)]
         out.append(CheckedRun(result=result, quantities=_of_one_prediction(by_formula, simulated)))
     return tuple(out)
 
@@ -314,24 +316,23 @@ def predicted_means(study: Study, plan: PlanResult, result: BenchResult) -> dict
     return out
 
 
-def predicted_pool_latencies(study: Study, plan: PlanResult, result: BenchResult) -> list[tuple[str, Likely, float]]:
-    """Name, prediction and measurement of what is simulated, as `predicted_latencies`.
+def predicted_pool_latencies(
+    study: Study, plan: PlanResult, result: BenchResult, means_s: Mapping[str, float]
+) -> list[tuple[str, Likely, float]]:
+    """As `held_against`, of a run on pools; empty where it has no percentiles.
 
     Raises:
         InputError: by the memory model a pool has no room for any of the run's requests.
     """
-    reported = result.reported
-    measured = measured_percentiles(result)
-    if not measured:
+    if not measured_percentiles(result):
         return []
-    count = int(min(max(reported.completed, 1.0), MOST_REQUESTS))
+    count = int(min(max(result.reported.completed, 1.0), MOST_REQUESTS))
     own = _as_measured(study, plan, result)
     try:
         forecast = simulate_plan(own, plan, study_traffic(own, count=count, exactly=True)).forecast
     except NoRoomError as error:
         raise InputError.single("--plan", f"cannot have run on these GPUs: {error}") from error
-    percentiles = [(f"{name}_{p}_s", forecast.latency(name, p), value) for (name, p), value in measured.items()]
-    return [*simulated_means(forecast, result), *percentiles]
+    return held_against(forecast, result, means_s)
 
 
 def _as_measured(study: Study, plan: PlanResult, result: BenchResult) -> Study:

@@ -11,7 +11,7 @@ from autotune.report.verification import verification_document, verification_rep
 from autotune.study import Study
 from autotune.tuning.answer_study import score_plan
 from autotune.validation.bench import read_results
-from autotune.validation.verify import verify
+from autotune.validation.verify import predicted_pool_latencies, verify
 from costmodel.errors import InputError
 from tests.command import autotune
 from tests.tuning.brute import question
@@ -67,6 +67,22 @@ def test_what_was_predicted_is_inside_and_teaches_nothing(tmp_path: Path) -> Non
     assert not document["ranking"]["changes"]
     assert any(row["plan"] == document["plan"] for row in document["ranking"]["plans"])
     assert verification_report(document).blocks
+
+
+def test_percentiles_of_a_closed_loop_lie_about_its_mean(tmp_path: Path) -> None:
+    """Requests of one length: the simulated percentiles are those of the mean that is predicted beside them."""
+    study = _study()
+    fields = {"median_ttft_ms": 400.0, "p99_ttft_ms": 800.0}
+    (run,) = verify(study, read_results(_result(tmp_path / "r.json", **fields), study, None)).runs
+    found = {q.name: q.predicted for q in run.quantities}
+    (point,) = read_results(_result(tmp_path / "s.json", **fields), study, None)
+    assert point.pooled is not None
+    plain = {name: likely.value for name, likely, _ in predicted_pool_latencies(study, point.pooled, point, {})}
+    assert found["ttft_p99_s"] / found["ttft_p50_s"] == pytest.approx(
+        plain["ttft_p99_s"] / plain["ttft_p50_s"], rel=1e-9
+    )
+    assert found["ttft_p99_s"] != pytest.approx(plain["ttft_p99_s"], rel=1e-3)
+    assert found["ttft_p99_s"] > found["ttft_s"]
 
 
 def test_a_slow_run_is_outside(tmp_path: Path) -> None:
