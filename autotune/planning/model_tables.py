@@ -14,9 +14,10 @@ import numpy as np
 from autotune.comparison.best import at_capacity, capacity_study
 from autotune.planning.capacities import Capacities
 from autotune.planning.replica_capacity import on_means, one_replica, replica_rate_per_s, study_sample
-from autotune.scoring.best_knobs import candidate_grid, score, score_launches
+from autotune.scoring.best_knobs import candidate_grid, launch_grid, score, score_launches
 from autotune.scoring.highest_rate import highest_rates
 from autotune.scoring.knob_grid import KnobGrid
+from autotune.scoring.solve_concurrency import most_within_limits
 from autotune.simulation.percentile_limits import percentile_limits
 from autotune.simulation.simulate_plan import PlanSimulation
 from autotune.study import Study, cluster_of, in_place, on_cluster
@@ -95,6 +96,12 @@ def offer_capacities(study: Study, offer: ReplicaOffer, *, most_gpus: int) -> Ca
     return _capacities(fixed, own, [replace(one, plan=found) for one in _alone(fixed, [found])], most_gpus=most_gpus)[0]
 
 
+def how_sure(*studies: Study) -> str:
+    """What it means that replicas take a load within the limits of these studies, as an assumption."""
+    least = " or ".join(f"{p:.0%}" for p in sorted({study.search.min_p_meets for study in studies}))
+    return f"replicas are given as much as keeps every limit with a probability of {least} (search.min_p_meets)"
+
+
 def offer_simulation(study: Study, offer: ReplicaOffer) -> PlanSimulation:
     """A simulation of one replica."""
     return _simulation(_of_sizes(study, (offer.gpus,)), offer.result)
@@ -108,7 +115,7 @@ class _Alone:
     rate_per_s: float
     """Of requests that come as the study says."""
     most_per_s: float
-    """With the best number in flight; what random arrivals leave of it is more, the more replicas share them."""
+    """Of a fixed number in flight; what random arrivals leave of it is more, the more replicas share them."""
 
 
 def _best_of_sizes(study: Study, own: Study, plans: Sequence[PlanResult]) -> list[_Alone]:
@@ -135,10 +142,13 @@ def _alone(study: Study, plans: Sequence[PlanResult]) -> list[_Alone]:
     if study.workload.request_rate_per_s is None:
         best = [int(np.where(size == place, most, -1.0).argmax()) for place in range(size[-1] + 1)]
         return [_Alone(plan=plans[i], rate_per_s=float(most[i]), most_per_s=float(most[i])) for i in best]
-    grid, owner = candidate_grid(_at_rates(study, [p.layout.gpus for p in plans]), [p.candidate for p in plans])
-    rates, rows = highest_rates(grid, size[owner], most[owner])
+    candidates, gpus = [p.candidate for p in plans], [p.layout.gpus for p in plans]
+    closed, owner = candidate_grid(capacity_study(_at_rates(study, gpus)), candidates)
+    reached = np.maximum(closed.evaluate(most_within_limits(closed)).requests_per_s, most[owner])
+    grid, _ = candidate_grid(_at_rates(study, gpus), candidates)
+    rates, rows = highest_rates(grid, size[owner], reached)
     return [
-        _Alone(plan=_launch(plans[owner[row]], grid, row), rate_per_s=float(rate), most_per_s=float(most[owner[row]]))
+        _Alone(plan=_launch(plans[owner[row]], grid, row), rate_per_s=float(rate), most_per_s=float(reached[row]))
         for rate, row in zip(rates, rows.tolist(), strict=True)
     ]
 
@@ -167,14 +177,14 @@ def _capacities(study: Study, own: Study, alone: Sequence[_Alone], *, most_gpus:
     ]
     if several:
         replicas = np.array([counts[place][i] for _, place, i in several])
-        candidates = [
-            replace(one.plan.candidate, layout=replace(one.plan.layout, replicas=int(n)))
+        plans = [
+            replace(one.plan, layout=replace(one.plan.layout, replicas=int(n)))
             for (one, *_), n in zip(several, replicas, strict=True)
         ]
         most = replicas * np.array([one.most_per_s for one, *_ in several])
         least = replicas * np.array([one.rate_per_s for one, *_ in several])
-        grid, owner = candidate_grid(_at_rates(study, [c.layout.gpus for c in candidates]), candidates)
-        rates, _ = highest_rates(grid, owner, most[owner], least)
+        grid = launch_grid(_at_rates(study, [plan.layout.gpus for plan in plans]), plans)
+        rates, _ = highest_rates(grid, np.arange(len(plans)), most, least)
         for (_, place, i), rate in zip(several, rates / replicas, strict=True):
             each[place][i] = rate
     if percentile_limits(study):

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from autotune.planning.divide_cluster import Division, Period, Units
-from autotune.planning.model_tables import NO_PLAN
+from autotune.planning.model_tables import NO_PLAN, how_sure
 from autotune.report.document import finite
 from autotune.report.evaluation_text import assumed_block, next_blocks
 from autotune.report.text_blocks import Block, Report, text_table
@@ -119,6 +119,7 @@ def _plan(found: Division, i: int, axis: int, units: int) -> dict[str, Any] | No
 
 def _assumptions(found: Division) -> list[str]:
     said = ["a model's value is its weight times the share of its requests that is served within its limits"]
+    said.append(how_sure(*(study for model in found.study.models for study in model.studies)))
     if len(found.periods) > 1:
         said.append("what handing GPUs over between models takes is not counted")
     return said

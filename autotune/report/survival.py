@@ -10,6 +10,7 @@ import numpy as np
 
 from autotune.launch.service import loads_by_name
 from autotune.planning.failures import DOMAINS, Place, worst_loss
+from autotune.planning.model_tables import how_sure
 from autotune.planning.survive import PeakLoss, Survival, Way, Years
 from autotune.report.answer import assumed_block
 from autotune.report.document import finite
@@ -49,7 +50,7 @@ def survival_document(found: Survival) -> dict[str, Any]:
             "mtbf_h": {d: getattr(asked, f"{d}_mtbf_s") / 3600.0 for d in DOMAINS},
             "repair_h": {d: getattr(asked, f"{d}_repair_s") / 3600.0 for d in DOMAINS},
             "next": _next(found),
-            "assumptions": [*found.study.resilience_assumptions, *found.study.assumptions],
+            "assumptions": [how_sure(found.study), *found.study.resilience_assumptions, *found.study.assumptions],
         }
     )
 

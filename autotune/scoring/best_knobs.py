@@ -32,12 +32,15 @@ def score_asked(asked: Sequence[tuple[Study, Sequence[Candidate]]]) -> list[list
 
 def score_launches(study: Study, plans: Sequence[PlanResult]) -> list[PlanResult]:
     """Plans with their own dtypes and token budgets under a study, each at the load that is best for it there."""
-    if not plans:
-        return []
+    return _best(launch_grid(study, plans), np.arange(len(plans))) if plans else []
+
+
+def launch_grid(study: Study, plans: Sequence[PlanResult]) -> KnobGrid:
+    """A row for each of one or more plans, with its own dtypes and token budget."""
     budgets = sorted({plan.knobs.max_num_batched_tokens for plan in plans})
     grid = KnobGrid.of(study, [Variant.of(plan) for plan in plans], budgets)
     own = [i * len(budgets) + budgets.index(plan.knobs.max_num_batched_tokens) for i, plan in enumerate(plans)]
-    return _best(grid.take(np.array(own)), np.arange(len(plans)))
+    return grid.take(np.array(own))
 
 
 def candidate_grid(study: Study, candidates: Sequence[Candidate]) -> tuple[KnobGrid, Ints]:

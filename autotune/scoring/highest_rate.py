@@ -1,7 +1,8 @@
 """The highest request rate at which plans keep every limit, as they are scored at a rate.
 
-Requests that come at random meet more than those of a fixed number in flight that serves as many (`at_random`): what a
-plan serves within the limits in the closed loop is the most that the rate can be, and less of it is asked in turn.
+Requests that come at random meet more than those of a fixed number in flight that serves as many (`at_random`): the
+most that a plan serves within the limits in the closed loop is the most that the rate can be, and less of it is asked
+in turn.
 """
 
 from __future__ import annotations
@@ -49,9 +50,9 @@ def highest_rates(
     first = most_per_s >= largest[owner]
     for turn in (first, ~first):
         rows = np.flatnonzero(turn & (most_per_s > found[owner]))
-        inside[rows] = found[owner[rows]]
         if turn is not first:
-            rows = rows[_kept(grid, rows, inside[rows])]
+            rows = rows[_kept(grid, rows, found[owner[rows]])]
+        inside[rows] = found[owner[rows]]
         whole = rows[_kept(grid, rows, most_per_s[rows])]
         inside[whole] = most_per_s[whole]
         np.maximum.at(found, owner[rows], inside[rows])
