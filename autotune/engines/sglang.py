@@ -111,6 +111,7 @@ class Sglang(Engine):
         shared.REDUNDANT_EXPERTS_NEED_EP,
         shared.OVERLAP_NEEDS_EXCHANGE,
         shared.TWO_BATCH_OVERLAP_CLASS,
+        shared.TWO_BATCH_OVERLAP_STAGES,
         shared.RANKS_WITHIN_EXPERTS,
         shared.EXPERT_SHARDS,
         shared.EXPERT_BLOCKS,
