@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from autotune.engines.benchmark import BenchCommand, Drive
 from autotune.engines.command_line import Arg, CommandLine
+from autotune.engines.dtype_facts import Place
 from autotune.engines.dynamo import DynamoBackend
 from autotune.engines.layout_rules import Rule
 from autotune.engines.low_latency import ANY_KERNELS, ExchangeKernels, buffer_bytes, padded_hidden
@@ -196,10 +197,11 @@ class Engine(Supported):
         """Variables that a replica's processes need for the plan, the layers of stages aside."""
         return {}
 
-    def exchange_kernels(self, arch: Arch, layout: Layout, *, version: str | None, budget: int) -> ExchangeKernels:
+    def exchange_kernels(self, place: Place, layout: Layout, *, version: str | None, budget: int) -> ExchangeKernels:
         """How a plan is started to send tokens to the ranks of their experts, if the buffer finds room.
 
-        `budget` is that of tokens of a step; `version` None is the newest.
+        `place` is the model, as its weights are stored, and the GPUs; `budget` is that of tokens of a step; `version`
+        None is the newest.
         """
         return ANY_KERNELS
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import inf
 
-from costmodel.arch import Arch
+from autotune.engines.dtype_facts import Place
 from costmodel.plan.layout import Layout
 
 GIB = 2**30
@@ -19,6 +19,9 @@ MOST_TOKENS = 1024
 """Of one rank to another in a step: `FINISHED_SUM_TAG` of DeepEP (sglang/srt/layers/moe/token_dispatcher/deepep.py)."""
 HIDDEN_SIZES = (2048, 2560, 3072, 4096, 5120, 6144, 7168, 8192)
 """For which the kernels are compiled (vllm/model_executor/layers/fused_moe/prepare_finalize/deepep_ll.py)."""
+NOT_COMPILED_FOR = ("ampere", "ada")
+"""Beginnings of generations without SM90's features, for which setup.py of DeepEP says "Disable internode and
+low-latency kernels"."""
 SCALE_BLOCK = 128
 """Elements of a token that share a scale of 4 bytes on the way back."""
 
@@ -44,10 +47,11 @@ ANY_KERNELS = ExchangeKernels(low_latency=True, throughput=True, bytes_per_token
 NO_KERNELS = ExchangeKernels(low_latency=False, throughput=False, bytes_per_token=0.0, tokens=0)
 
 
-def kernels_of(arch: Arch, layout: Layout, *, tokens: int, pads: bool, throughput: bool) -> ExchangeKernels:
+def kernels_of(place: Place, layout: Layout, *, tokens: int, pads: bool, throughput: bool) -> ExchangeKernels:
     """DeepEP's kernels where they take the plan, arguments as those of `refusal`; none of them otherwise."""
+    arch = place.arch
     hidden = padded_hidden(arch.hidden_size)
-    if hidden is None or refusal(arch, layout, tokens=tokens, room_bytes=inf, pads=pads) is not None:
+    if hidden is None or refusal(place, layout, tokens=tokens, room_bytes=inf, pads=pads) is not None:
         return NO_KERNELS
     size = buffer_bytes(experts=arch.num_experts + layout.redundant_experts, hidden_size=hidden, tokens=1)
     return ExchangeKernels(low_latency=True, throughput=throughput, bytes_per_token=float(size), tokens=tokens)
@@ -67,18 +71,21 @@ def buffer_bytes(*, experts: int, hidden_size: int, tokens: int) -> int:
     return 4 * experts * tokens * message
 
 
-def refusal(arch: Arch, layout: Layout, *, tokens: int, room_bytes: float, pads: bool) -> str | None:
+def refusal(place: Place, layout: Layout, *, tokens: int, room_bytes: float, pads: bool) -> str | None:
     """Why a plan cannot exchange its experts' tokens with these kernels, by the name of a rule; None: it can.
 
     Args:
-        arch: the model.
+        place: the model, and the GPUs that exchange.
         layout: the plan's.
         tokens: that a rank may dispatch in one step.
         room_bytes: free for the buffer on each GPU.
         pads: whether the engine pads tokens to the next hidden size of the kernels.
     """
+    arch = place.arch
     experts = arch.num_experts + layout.redundant_experts
     padded = padded_hidden(arch.hidden_size)
+    if place.gpu.generation.startswith(NOT_COMPILED_FOR):
+        return f"low_latency_gpu: DeepEP has none for {place.gpu.generation} GPUs"
     if layout.moe_tp > 1:
         return f"low_latency_whole_experts: they send tokens to whole experts, the plan cuts each in {layout.moe_tp}"
     if experts % layout.moe_ep:

@@ -18,6 +18,7 @@ from autotune.engines import layout_rules as shared
 from autotune.engines.benchmark import READY_S, BenchCommand, Drive, after, drawn_lengths, facts, middle, shared_prefix
 from autotune.engines.class_rules import model_class
 from autotune.engines.command_line import Arg, CommandLine, NodeHost, NodeRank
+from autotune.engines.dtype_facts import Place
 from autotune.engines.engine import ANY_HOST, Engine
 from autotune.engines.layout_rules import Bools, Candidates, Rule
 from autotune.engines.low_latency import NO_KERNELS, SCORED, ExchangeKernels, kernels_of, needed, refusal
@@ -246,11 +247,11 @@ class Sglang(Engine):
             out[SHARED_EXPERTS_WHOLE] = "1"
         return out
 
-    def exchange_kernels(self, arch: Arch, layout: Layout, *, version: str | None, budget: int) -> ExchangeKernels:
+    def exchange_kernels(self, place: Place, layout: Layout, *, version: str | None, budget: int) -> ExchangeKernels:
         """Both kernels, of which the low-latency ones have room for the sequences of a rank."""
-        if _no_deepep(arch, version, None) is not None:
+        if _no_deepep(place.arch, version, None) is not None:
             return NO_KERNELS
-        return kernels_of(arch, layout, tokens=DISPATCH_TOKENS, pads=False, throughput=True)
+        return kernels_of(place, layout, tokens=DISPATCH_TOKENS, pads=False, throughput=True)
 
     def shared_expert_shards(self, arch: Arch, layout: Layout, *, routed: bool) -> int:
         """Over the stage; whole with an all-to-all, and where they would not be cut into whole scale blocks."""
@@ -356,7 +357,7 @@ def _no_low_latency(service: Service) -> str | None:
     arch, limits = service.arch, service.limits
     tokens, room_bytes = max(limits.max_num_seqs, DISPATCH_TOKENS), limits.exchange_room_bytes
     return _no_deepep(arch, service.version, service.knobs.weight_dtype) or refusal(
-        arch, service.layout, tokens=tokens, room_bytes=room_bytes, pads=False
+        service.place, service.layout, tokens=tokens, room_bytes=room_bytes, pads=False
     )
 
 

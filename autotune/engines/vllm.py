@@ -19,9 +19,10 @@ from autotune.engines.bench_serve import bench_serve
 from autotune.engines.benchmark import BenchCommand, Drive
 from autotune.engines.class_rules import model_class
 from autotune.engines.command_line import Arg, CommandLine, NodeHost, NodeRank
+from autotune.engines.dtype_facts import Place, no_low_latency
 from autotune.engines.engine import ANY_HOST, Engine
 from autotune.engines.layout_rules import Bools, Candidates, Rule
-from autotune.engines.low_latency import SCORED, ExchangeKernels, kernels_of, needed, refusal
+from autotune.engines.low_latency import NO_KERNELS, SCORED, ExchangeKernels, kernels_of, needed, refusal
 from autotune.engines.option_reader import Command, OptionReader
 from autotune.engines.options import OptionList
 from autotune.engines.pair_rules import NIXL_ONE_STAGE, VLLM_CONNECTORS
@@ -231,10 +232,12 @@ class Vllm(Engine):
         """PCP's runner (0.33, vllm/config/vllm.py: "implemented only by the V2 model runner")."""
         return {"VLLM_USE_V2_MODEL_RUNNER": "1"} if service.layout.attn_cp > 1 else {}
 
-    def exchange_kernels(self, arch: Arch, layout: Layout, *, version: str | None, budget: int) -> ExchangeKernels:
+    def exchange_kernels(self, place: Place, layout: Layout, *, version: str | None, budget: int) -> ExchangeKernels:
         """Low-latency kernels with room for every token of a step; throughput ones where dual batches need them."""
         overlap = bool(layout.two_batch_overlap)
-        found = kernels_of(arch, layout, tokens=budget, pads=True, throughput=overlap)
+        found = NO_KERNELS
+        if _no_kernel(place, place.arch.dtypes.experts, version) is None:
+            found = kernels_of(place, layout, tokens=budget, pads=True, throughput=overlap)
         return replace(found, throughput=True) if overlap else found
 
     def _exchange_backend(self, service: Service) -> str:
@@ -320,14 +323,18 @@ def _dual_batches(options: OptionReader, traits: EngineTraits) -> int:
 def _no_low_latency(service: Service) -> str | None:
     if service.exchange != "routed" or service.layout.moe_ep == 1:
         return "low_latency_unscored: the plan was scored without"
-    limits = service.limits
-    return refusal(
-        service.arch,
-        service.layout,
-        tokens=limits.max_num_batched_tokens,
-        room_bytes=limits.exchange_room_bytes,
-        pads=True,
+    place, limits = service.place, service.limits
+    experts = service.knobs.weight_dtype or place.arch.dtypes.experts
+    tokens, room_bytes = limits.max_num_batched_tokens, limits.exchange_room_bytes
+    return _no_kernel(place, experts, service.version) or refusal(
+        place, service.layout, tokens=tokens, room_bytes=room_bytes, pads=True
     )
+
+
+def _no_kernel(place: Place, experts: str, version: str | None) -> str | None:
+    """Why experts in a dtype take no tokens from low-latency kernels, by the name of a rule."""
+    where = no_low_latency("vllm", place, experts, version)
+    return None if where is None else f"low_latency_expert_dtype: vLLM has no kernel for experts in {experts}{where}"
 
 
 def _join_nodes(line: CommandLine, service: Service, place: ReplicaNodes, node_rank: int) -> None:

@@ -20,10 +20,10 @@ from costmodel.serving.steady_state import SteadyState
 WIDE = "R1/PP1/ATP1/ADP128/MTP1/EP128"
 
 
-def study(engine: str, gpu: str = "h200", gpus: int = 128) -> Study:
-    """DeepSeek-V3 on these GPUs."""
+def study(engine: str, gpu: str = "h200", gpus: int = 128, model: str = "deepseek-v3") -> Study:
+    """A model on these GPUs."""
     table = {
-        "model": "deepseek-v3",
+        "model": model,
         "engine": engine,
         "cluster": {"gpus": gpus, "gpu": gpu},
         "workload": {"isl": 1000, "osl": 500, "concurrency": 1024},
@@ -76,6 +76,24 @@ def test_a_larger_budget_loses_the_kernels() -> None:
     assert large > 1.02 * small
     chosen = replace(grids[1].batch, backend=grids[0].batch.backend)
     assert taken(chosen, states[1]) < large / 1.02
+
+
+@pytest.mark.parametrize(
+    ("model", "gpu", "backend"),
+    [
+        ("gpt-oss-120b", "h200", "deepep_low_latency"),
+        ("gpt-oss-120b", "mi300x", "allgather_reducescatter"),
+        ("gpt-oss-120b", "a100", "allgather_reducescatter"),
+        ("deepseek-v3", "mi300x", "deepep_low_latency"),
+    ],
+)
+def test_kernels_that_a_gpu_does_not_have_are_not_priced(model: str, gpu: str, backend: str) -> None:
+    """vLLM takes tokens for experts in MXFP4 by low latency on NVIDIA alone, and DeepEP has it from Hopper on."""
+    asked = study("vllm", gpu, 32, model)
+    result, grid = scored(asked, "R1/PP1/ATP1/ADP32/MTP1/EP32", 512)
+    argv = make_export(asked, result).replicas[0].head.argv
+    assert argv[argv.index("--all2all-backend") + 1] == backend
+    assert bool(grid.batch.backend.low_latency[0]) is (backend == "deepep_low_latency")
 
 
 def test_a_buffer_without_room_is_not_started() -> None:
