@@ -89,10 +89,12 @@ def _columns(rows: Sequence[ExchangeKernels], shared_shards: Floats) -> Exchange
         throughput=column("throughput"),
         bytes_per_token=column("bytes_per_token"),
         tokens=column("tokens"),
+        beside_bytes=column("beside_bytes"),
+        least_bytes=column("least_bytes"),
         shared_shards=shared_shards,
     )
 
 
 def without_exchange_buffer(batch: PlanBatch) -> PlanBatch:
     """The same, where nothing is started that keeps a buffer."""
-    return replace(batch, backend=replace(batch.backend, bytes_per_token=0.0 * batch.backend.bytes_per_token))
+    return replace(batch, backend=batch.backend.without_buffer())

@@ -153,6 +153,30 @@ def test_vllm_has_low_latency_kernels_for_few_dtypes_on_amd(dtype: str, refused:
         assert any("low_latency_expert_dtype" in a for a in launched(asked).assumptions) is without
 
 
+@pytest.mark.parametrize("engine", ["vllm", "sglang"])
+@pytest.mark.parametrize(("tokens", "heap"), [(128, 7_524_589_824), (1024, 4 * 256 * 1024 * 14_560 + GIB)])
+def test_deepep_on_amd_has_its_buffer_in_the_heap_of_rocshmem(engine: str, tokens: int, heap: int) -> None:
+    """The heap that is known to do, or a larger one with 1 GiB beside the buffer; ROCm's own build is named."""
+    made = routed(engine, "deepseek-v3", max_num_batched_tokens=tokens, max_num_seqs=tokens)
+    asked = replace(made, cluster=replace(made.cluster, gpu=load_gpu("mi300x")))
+    plan, other = launched(asked), launched(made)
+    assert plan.processes[0].env["ROCSHMEM_HEAP_SIZE"] == str(heap)
+    assert plan.processes[0].env["ROCSHMEM_MAX_NUM_CONTEXTS"] == "256"
+    assert ENGINES[engine].exchange_buffer_bytes(asked) == heap
+    assert not any(name.startswith("ROCSHMEM") for name in other.processes[0].env)
+    assert [any("github.com/ROCm/DeepEP" in a for a in p.assumptions) for p in (plan, other)] == [True, False]
+
+
+@pytest.mark.parametrize(("overlap", "named"), [(0, False), (1, True)])
+def test_high_throughput_on_amd_has_a_heap_too(overlap: int, named: bool) -> None:
+    """Two batches of more tokens than low latency takes go by high throughput, one by the gather without DeepEP."""
+    made = routed("vllm", "deepseek-v3", max_num_batched_tokens=2048)
+    layout = replace(made.layout, two_batch_overlap=overlap)
+    plan = launched(replace(made, layout=layout, cluster=replace(made.cluster, gpu=load_gpu("mi300x"))))
+    assert ("ROCSHMEM_HEAP_SIZE" in plan.processes[0].env) is named
+    assert any("github.com/ROCm/DeepEP" in a for a in plan.assumptions) is named
+
+
 def test_sglang_gives_deepep_room_for_the_sequences() -> None:
     """128 tokens a rank unless it is told, so that more sequences are told, and none above 1,024 are sent by it."""
     few, many, most = (routed("sglang", "deepseek-v3", max_num_seqs=n) for n in (37, 300, 1100))
