@@ -1,4 +1,4 @@
-"""In which dtypes engines read no weights and keep no KV cache on which GPUs: a table (`dtypes.toml`)."""
+"""What engines cannot do with weights or a KV cache in some dtypes on some GPUs: a table (`dtypes.toml`)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MULTIPLIED_INT8 = "w8a8"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where weights are read or a cache is kept."""
+    """Where weights are read, experts' tokens are sent or a cache is kept."""
 
     arch: Arch
     """With the weights as they are stored."""
@@ -119,6 +119,11 @@ def no_weights(engine: str, place: Place, dtype: str, version: str | None) -> st
 def no_cache(engine: str, place: Place, dtype: str, version: str | None) -> str | None:
     """Where an engine keeps no KV cache in a dtype, as `DtypeFact.where`; None: nothing says so."""
     return _where("no_cache", engine, place, {dtype}, version)
+
+
+def no_low_latency(engine: str, place: Place, dtype: str, version: str | None) -> str | None:
+    """Where an engine has no low-latency exchange with experts in a dtype, as `DtypeFact.where`; None: unsaid."""
+    return _where("no_low_latency", engine, place, {storage(dtype).base}, version)
 
 
 def _where(feature: str, engine: str, place: Place, dtypes: set[str], version: str | None) -> str | None:

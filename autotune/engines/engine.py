@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from autotune.engines.benchmark import BenchCommand, Drive
 from autotune.engines.command_line import Arg, CommandLine
+from autotune.engines.dtype_facts import Place
 from autotune.engines.dynamo import DynamoBackend
 from autotune.engines.layout_rules import Rule
-from autotune.engines.low_latency import ANY_KERNELS, ExchangeKernels, buffer_bytes, padded_hidden
+from autotune.engines.low_latency import ANY_KERNELS, ExchangeKernels, buffer_bytes, memory_bytes, padded_hidden
 from autotune.engines.model_classes import has
 from autotune.engines.option_reader import Command, OptionReader
 from autotune.engines.options import DATA, OptionList, choose_version, flat_fields, option_list, versions
@@ -196,10 +197,11 @@ class Engine(Supported):
         """Variables that a replica's processes need for the plan, the layers of stages aside."""
         return {}
 
-    def exchange_kernels(self, arch: Arch, layout: Layout, *, version: str | None, budget: int) -> ExchangeKernels:
+    def exchange_kernels(self, place: Place, layout: Layout, *, version: str | None, budget: int) -> ExchangeKernels:
         """How a plan is started to send tokens to the ranks of their experts, if the buffer finds room.
 
-        `budget` is that of tokens of a step; `version` None is the newest.
+        `place` is the model, as its weights are stored, and the GPUs; `budget` is that of tokens of a step; `version`
+        None is the newest.
         """
         return ANY_KERNELS
 
@@ -212,13 +214,13 @@ class Engine(Supported):
         return None
 
     def exchange_buffer_bytes(self, service: Service) -> int:
-        """Memory on each GPU that low-latency kernels keep for the exchange with experts."""
+        """Memory on each GPU that low-latency kernels keep for the exchange with experts, that of `memory_bytes`."""
         tokens = self.low_latency_tokens(service)
         hidden = padded_hidden(service.arch.hidden_size)
         if tokens is None or hidden is None:
             return 0
         experts = service.arch.num_experts + service.layout.redundant_experts
-        return buffer_bytes(experts=experts, hidden_size=hidden, tokens=tokens)
+        return memory_bytes(service.cluster.gpu, buffer_bytes(experts=experts, hidden_size=hidden, tokens=tokens))
 
     def write_code(self, line: CommandLine, service: Service) -> None:
         """The option that runs code which lies with the model, where the engine has no class of its own for it.

@@ -357,6 +357,12 @@ TWO_BATCH_OVERLAP_CLASS = Rule(
     fields=("two_batch_overlap", "model_type"),
     broken=lambda arch, c: (c.two_batch_overlap > 0) & (not c.has("two_batch_overlap", arch)),
 )
+TWO_BATCH_OVERLAP_STAGES = Rule(
+    name="two_batch_overlap_stages",
+    text="the engine's class of this model overlaps two batches in a model of one stage alone: pp must be 1",
+    fields=("two_batch_overlap", "pp", "model_type"),
+    broken=lambda arch, c: (c.two_batch_overlap > 0) & (c.pp > 1) & c.has("two_batch_overlap_in_one_stage", arch),
+)
 NO_DECODE_CONTEXT_PARALLEL = decode_context_parallel(lambda _, c: c.dcp > 1)
 
 

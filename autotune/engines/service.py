@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from autotune.engines.dtype_facts import Place
 from costmodel.arch import Arch
 from costmodel.hardware import Cluster
 from costmodel.plan.layout import Layout
@@ -128,6 +129,11 @@ class Service:
     """What its objects in a cluster are called; None: by the study and a hash of what is started."""
     assumptions: tuple[str, ...] = ()
     """What was filled in to get here."""
+
+    @property
+    def place(self) -> Place:
+        """The model, as its checkpoint stores it, and the GPUs."""
+        return Place(arch=self.arch, gpu=self.cluster.gpu)
 
     @property
     def load(self) -> BenchLoad:

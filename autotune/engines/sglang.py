@@ -15,12 +15,14 @@ import numpy as np
 
 from autotune.engines import dynamo as on_dynamo
 from autotune.engines import layout_rules as shared
+from autotune.engines import low_latency as deepep
 from autotune.engines.benchmark import READY_S, BenchCommand, Drive, after, drawn_lengths, facts, middle, shared_prefix
 from autotune.engines.class_rules import model_class
 from autotune.engines.command_line import Arg, CommandLine, NodeHost, NodeRank
+from autotune.engines.dtype_facts import Place
 from autotune.engines.engine import ANY_HOST, Engine
 from autotune.engines.layout_rules import Bools, Candidates, Rule
-from autotune.engines.low_latency import NO_KERNELS, SCORED, ExchangeKernels, kernels_of, needed, refusal
+from autotune.engines.low_latency import ExchangeKernels
 from autotune.engines.model_classes import has
 from autotune.engines.option_reader import OptionReader
 from autotune.engines.options import OptionList
@@ -111,6 +113,7 @@ class Sglang(Engine):
         shared.REDUNDANT_EXPERTS_NEED_EP,
         shared.OVERLAP_NEEDS_EXCHANGE,
         shared.TWO_BATCH_OVERLAP_CLASS,
+        shared.TWO_BATCH_OVERLAP_STAGES,
         shared.RANKS_WITHIN_EXPERTS,
         shared.EXPERT_SHARDS,
         shared.EXPERT_BLOCKS,
@@ -238,18 +241,19 @@ class Sglang(Engine):
 
     def environment(self, service: Service) -> Mapping[str, str]:
         """DeepEP's room for tokens, and whole shared experts where they cannot be cut over the stage."""
-        tokens, out = self.low_latency_tokens(service), {}
+        tokens, memory = self.low_latency_tokens(service), self.exchange_buffer_bytes(service)
+        out = {} if tokens is None else deepep.heap_variables(service.cluster.gpu, memory)
         if tokens is not None and tokens > DISPATCH_TOKENS:
             out[DISPATCH_VARIABLE] = str(tokens)
         if tokens is None and shared.shared_experts_cut(service.arch, np.array([service.layout.width]))[0]:
             out[SHARED_EXPERTS_WHOLE] = "1"
         return out
 
-    def exchange_kernels(self, arch: Arch, layout: Layout, *, version: str | None, budget: int) -> ExchangeKernels:
+    def exchange_kernels(self, place: Place, layout: Layout, *, version: str | None, budget: int) -> ExchangeKernels:
         """Both kernels, of which the low-latency ones have room for the sequences of a rank."""
-        if _no_deepep(arch, version, None) is not None:
-            return NO_KERNELS
-        return kernels_of(arch, layout, tokens=DISPATCH_TOKENS, pads=False, throughput=True)
+        if _no_deepep(place.arch, version, None) is not None:
+            return deepep.NO_KERNELS
+        return deepep.kernels_of(place, layout, tokens=DISPATCH_TOKENS, pads=False, throughput=True)
 
     def shared_expert_shards(self, arch: Arch, layout: Layout, *, routed: bool) -> int:
         """Over the stage; whole with an all-to-all, and where they would not be cut into whole scale blocks."""
@@ -262,16 +266,18 @@ class Sglang(Engine):
 
     def assumptions(self, service: Service, nodes: int) -> tuple[str, ...]:
         """What the memory fraction is of, that DeepEP is there, and the router's version."""
-        limits, why = service.limits, _no_low_latency(service)
+        limits, gpu, why = service.limits, service.cluster.gpu, _no_low_latency(service)
         memory = (
             f"--mem-fraction-static {limits.static_fraction:g} is weights and KV cache alone; with activations, CUDA "
             f"graphs and buffers beside it the GPU is filled to {limits.gpu_memory_utilization:g}, as scored"
         )
         out = [memory]
         if service.exchange == "routed" and why is not None:
-            out.append(f"{SCORED}not by DeepEP ({why}), so that no --moe-a2a-backend is written, which is slower")
+            out.append(
+                f"{deepep.SCORED}not by DeepEP ({why}), so that no --moe-a2a-backend is written, which is slower"
+            )
         elif service.exchange == "routed":
-            out.append(needed("--moe-a2a-backend deepep", self.exchange_buffer_bytes(service)))
+            out.append(deepep.needed("--moe-a2a-backend deepep", gpu, self.exchange_buffer_bytes(service)))
         if SHARED_EXPERTS_WHOLE in self.environment(service):
             out.append(
                 f"{SHARED_EXPERTS_WHOLE}=1 keeps the shared experts whole on every rank: their shards over a stage of "
@@ -354,8 +360,8 @@ def _no_low_latency(service: Service) -> str | None:
         return "low_latency_unscored: the plan was scored without"
     arch, limits = service.arch, service.limits
     tokens, room_bytes = max(limits.max_num_seqs, DISPATCH_TOKENS), limits.exchange_room_bytes
-    return _no_deepep(arch, service.version, service.knobs.weight_dtype) or refusal(
-        arch, service.layout, tokens=tokens, room_bytes=room_bytes, pads=False
+    return _no_deepep(arch, service.version, service.knobs.weight_dtype) or deepep.refusal(
+        service.place, service.layout, tokens=tokens, room_bytes=room_bytes, pads=False
     )
 
 

@@ -15,13 +15,15 @@ from typing import ClassVar
 
 from autotune.engines import dynamo as on_dynamo
 from autotune.engines import layout_rules as shared
+from autotune.engines import low_latency as deepep
 from autotune.engines.bench_serve import bench_serve
 from autotune.engines.benchmark import BenchCommand, Drive
 from autotune.engines.class_rules import model_class
 from autotune.engines.command_line import Arg, CommandLine, NodeHost, NodeRank
+from autotune.engines.dtype_facts import Place, no_low_latency
 from autotune.engines.engine import ANY_HOST, Engine
 from autotune.engines.layout_rules import Bools, Candidates, Rule
-from autotune.engines.low_latency import SCORED, ExchangeKernels, kernels_of, needed, refusal
+from autotune.engines.low_latency import ExchangeKernels
 from autotune.engines.option_reader import Command, OptionReader
 from autotune.engines.options import OptionList
 from autotune.engines.pair_rules import NIXL_ONE_STAGE, VLLM_CONNECTORS
@@ -228,13 +230,19 @@ class Vllm(Engine):
         return line.done()
 
     def environment(self, service: Service) -> Mapping[str, str]:
-        """PCP's runner (0.33, vllm/config/vllm.py: "implemented only by the V2 model runner")."""
-        return {"VLLM_USE_V2_MODEL_RUNNER": "1"} if service.layout.attn_cp > 1 else {}
+        """PCP's runner (0.33, vllm/config/vllm.py: "implemented only by the V2 model runner"), and DeepEP's memory."""
+        out = {"VLLM_USE_V2_MODEL_RUNNER": "1"} if service.layout.attn_cp > 1 else {}
+        if self._exchange_backend(service) != GATHER:
+            gpu = service.cluster.gpu
+            out |= deepep.heap_variables(gpu, self.exchange_buffer_bytes(service) or deepep.memory_bytes(gpu, 0))
+        return out
 
-    def exchange_kernels(self, arch: Arch, layout: Layout, *, version: str | None, budget: int) -> ExchangeKernels:
+    def exchange_kernels(self, place: Place, layout: Layout, *, version: str | None, budget: int) -> ExchangeKernels:
         """Low-latency kernels with room for every token of a step; throughput ones where dual batches need them."""
         overlap = bool(layout.two_batch_overlap)
-        found = kernels_of(arch, layout, tokens=budget, pads=True, throughput=overlap)
+        found = deepep.NO_KERNELS
+        if _no_kernel(place, place.arch.dtypes.experts, version) is None:
+            found = deepep.kernels_of(place, layout, tokens=budget, pads=True, throughput=overlap)
         return replace(found, throughput=True) if overlap else found
 
     def _exchange_backend(self, service: Service) -> str:
@@ -250,13 +258,14 @@ class Vllm(Engine):
         """How tokens reach experts, where that is not as scored or needs something in the image."""
         if service.layout.moe_ep == 1 or service.exchange != "routed":
             return ()
-        why = _no_low_latency(service)
+        why, gpu = _no_low_latency(service), service.cluster.gpu
         if why is not None and service.layout.two_batch_overlap:
             backend = f"--all2all-backend {THROUGHPUT} ({why})"
-            return (f"{SCORED}{backend}, which needs DeepEP in the image and runs without CUDA graphs",)
+            graphs = f"which needs {deepep.library(gpu)} in the image and runs without CUDA graphs"
+            return (f"{deepep.SCORED}{backend}, {graphs}",)
         if why is not None:
-            return (f"{SCORED}not by DeepEP ({why}), so that --all2all-backend is {GATHER}, which is slower",)
-        return (needed(f"--all2all-backend {LOW_LATENCY}", self.exchange_buffer_bytes(service)),)
+            return (f"{deepep.SCORED}not by DeepEP ({why}), so that --all2all-backend is {GATHER}, which is slower",)
+        return (deepep.needed(f"--all2all-backend {LOW_LATENCY}", gpu, self.exchange_buffer_bytes(service)),)
 
     def exchange_backend(self, command: Command) -> str | None:
         """That of `--all2all-backend`, with experts over data-parallel ranks (`use_batched_dp_moe`)."""
@@ -320,14 +329,18 @@ def _dual_batches(options: OptionReader, traits: EngineTraits) -> int:
 def _no_low_latency(service: Service) -> str | None:
     if service.exchange != "routed" or service.layout.moe_ep == 1:
         return "low_latency_unscored: the plan was scored without"
-    limits = service.limits
-    return refusal(
-        service.arch,
-        service.layout,
-        tokens=limits.max_num_batched_tokens,
-        room_bytes=limits.exchange_room_bytes,
-        pads=True,
+    place, limits = service.place, service.limits
+    experts = service.knobs.weight_dtype or place.arch.dtypes.experts
+    tokens, room_bytes = limits.max_num_batched_tokens, limits.exchange_room_bytes
+    return _no_kernel(place, experts, service.version) or deepep.refusal(
+        place, service.layout, tokens=tokens, room_bytes=room_bytes, pads=True
     )
+
+
+def _no_kernel(place: Place, experts: str, version: str | None) -> str | None:
+    """Why experts in a dtype take no tokens from low-latency kernels, by the name of a rule."""
+    where = no_low_latency("vllm", place, experts, version)
+    return None if where is None else f"low_latency_expert_dtype: vLLM has no kernel for experts in {experts}{where}"
 
 
 def _join_nodes(line: CommandLine, service: Service, place: ReplicaNodes, node_rank: int) -> None:

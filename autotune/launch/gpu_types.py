@@ -41,14 +41,9 @@ class NodeType:
         return f"GPU_NAME_{re.sub(r'[^A-Z0-9]+', '_', self.gpu.upper()).strip('_')}"
 
 
-def amd(gpu: Gpu) -> bool:
-    """Whether it is AMD's."""
-    return gpu.generation.startswith("cdna")
-
-
 def product_label(gpu: Gpu) -> str | None:
     """Value of the node label that says the GPU; None: not known here."""
-    return None if gpu.product is None or amd(gpu) else gpu.product.replace(" ", "-")
+    return None if gpu.product is None or gpu.is_amd else gpu.product.replace(" ", "-")
 
 
 def node_selector(plan: LaunchPlan) -> dict[str, str]:
@@ -57,7 +52,7 @@ def node_selector(plan: LaunchPlan) -> dict[str, str]:
         return {}
     gpu = plan.service.cluster.gpu
     unknown = TO_FILL_IN + re.sub(r"[^A-Za-z0-9._-]+", "-", gpu.name).strip("-._")
-    return {AMD_LABEL if amd(gpu) else LABEL: product_label(gpu) or unknown}
+    return {AMD_LABEL if gpu.is_amd else LABEL: product_label(gpu) or unknown}
 
 
 def node_types(plan: LaunchPlan) -> dict[str, NodeType]:
@@ -67,7 +62,7 @@ def node_types(plan: LaunchPlan) -> dict[str, NodeType]:
             gpu=one_line(own.gpu.name),
             product=own.gpu.product,
             gpus=own.gpus_per_node,
-            query=_AMD_QUERY if amd(own.gpu) else _QUERY,
+            query=_AMD_QUERY if own.gpu.is_amd else _QUERY,
         )
         for name, own in zip(plan.nodes, plan.node_types, strict=False)
     }

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from autotune.engines import ENGINES
+from autotune.engines.dtype_facts import Place
 from autotune.engines.low_latency import ANY_KERNELS, ExchangeKernels
 from costmodel.estimate.batch import PlanBatch, PlanEntry
 from costmodel.plan.columns import Floats, Ints
@@ -65,7 +66,8 @@ def _kernels(entry: PlanEntry, budget: int) -> ExchangeKernels:
     if not entry.arch.is_moe or layout.moe_ep == 1 or layout.attn_dp == 1:
         return ANY_KERNELS  # sends no token to a single rank
     engine = ENGINES[entry.engine.name]
-    return engine.exchange_kernels(entry.arch, layout, version=entry.engine_version, budget=budget)
+    place = Place(arch=entry.arch, gpu=entry.cluster.gpu)
+    return engine.exchange_kernels(place, layout, version=entry.engine_version, budget=budget)
 
 
 def _shards(entry: PlanEntry) -> tuple[int, int]:
@@ -87,10 +89,12 @@ def _columns(rows: Sequence[ExchangeKernels], shared_shards: Floats) -> Exchange
         throughput=column("throughput"),
         bytes_per_token=column("bytes_per_token"),
         tokens=column("tokens"),
+        beside_bytes=column("beside_bytes"),
+        least_bytes=column("least_bytes"),
         shared_shards=shared_shards,
     )
 
 
 def without_exchange_buffer(batch: PlanBatch) -> PlanBatch:
     """The same, where nothing is started that keeps a buffer."""
-    return replace(batch, backend=replace(batch.backend, bytes_per_token=0.0 * batch.backend.bytes_per_token))
+    return replace(batch, backend=batch.backend.without_buffer())

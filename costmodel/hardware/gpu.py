@@ -39,6 +39,11 @@ class Gpu:
     """What an inline table left open and was filled in."""
 
     @property
+    def is_amd(self) -> bool:
+        """Whether it is AMD's, which libraries of ROCm drive."""
+        return self.generation.startswith("cdna")
+
+    @property
     def measured_as(self) -> str:
         """The name it was measured under, if it was: with some figures changed a GPU still behaves most like itself."""
         return self.base or self.name

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -24,12 +24,22 @@ class ExchangeBackend(Columns):
     """Of the buffer of the low-latency kernels on each GPU, for each token that a rank may send in a step."""
     tokens: Floats
     """That there is room for at least; more where a rank decodes more sequences."""
+    beside_bytes: Floats
+    """Of the memory on each GPU that the buffer lies in, what holds other things."""
+    least_bytes: Floats
+    """Of that memory at least."""
     shared_shards: Floats
     """Shards that the shared experts' weights are cut into; 0: as attention."""
 
     def buffer_bytes(self, sequences_per_rank: Floats) -> Floats:
-        """Buffer on each GPU with so many sequences on a rank; 0 without the low-latency kernels."""
-        return self.low_latency * self.bytes_per_token * np.maximum(self.tokens, sequences_per_rank)
+        """Memory on each GPU for the buffer with so many sequences on a rank; 0 without the low-latency kernels."""
+        buffer = self.bytes_per_token * np.maximum(self.tokens, sequences_per_rank)
+        return self.low_latency * np.maximum(buffer + self.beside_bytes, self.least_bytes)
+
+    def without_buffer(self) -> ExchangeBackend:
+        """The same, where nothing is started that keeps a buffer."""
+        none = np.zeros_like(self.bytes_per_token)
+        return replace(self, bytes_per_token=none, beside_bytes=none, least_bytes=none)
 
 
 ANY_BACKEND = ExchangeBackend(
@@ -37,6 +47,8 @@ ANY_BACKEND = ExchangeBackend(
     throughput=np.ones(1),
     bytes_per_token=np.zeros(1),
     tokens=np.zeros(1),
+    beside_bytes=np.zeros(1),
+    least_bytes=np.zeros(1),
     shared_shards=np.zeros(1),
 )
 """Whatever is fastest, in no memory: of plans of which nobody knows how they are started, as measured runs are."""

@@ -13,7 +13,7 @@ def test_each_fact_says_where_it_was_read() -> None:
     """Of a known engine, of dtypes and generations that there are, with a source and versions that order."""
     for fact in dtype_facts():
         assert fact.engine in ENGINES
-        assert fact.feature in ("no_weights", "no_cache")
+        assert fact.feature in ("no_weights", "no_cache", "no_low_latency")
         assert len(fact.source) > 40
         assert all(bound is None or version_key(bound) for bound in (fact.since, fact.until))
         assert all(any(known.startswith(gpu) for known in GENERATIONS) for gpu in fact.gpus)

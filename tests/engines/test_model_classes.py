@@ -12,7 +12,8 @@ from autotune.engines.model_classes import facts, has, lacks_class
 from autotune.engines.options import version_key
 from autotune.engines.service import Service
 from autotune.space import enumerate_space
-from costmodel.arch import load_model
+from costmodel.arch import load_model, with_dtypes
+from costmodel.hardware import load_gpu
 from tests.launch.helpers import LIMITS, launched, plans, service
 
 DISPATCH = "SGLANG_DEEPEP_NUM_MAX_DISPATCH_TOKENS_PER_RANK"
@@ -95,16 +96,18 @@ def test_hidden_sizes_are_padded_to_a_kernels() -> None:
 
 def test_what_low_latency_kernels_do_not_take() -> None:
     """Each refusal by the name of its rule, and none for a plan that fits."""
-    arch = load_model("deepseek-v3")
-    layout = routed("vllm", "deepseek-v3").layout
+    made = routed("vllm", "deepseek-v3")
+    arch, layout, place = made.arch, made.layout, made.place
 
     def said(**changes: object) -> str | None:
         values = {"tokens": 256, "room_bytes": 20e9, "pads": True, **changes}
-        why = refusal(values.pop("arch", arch), values.pop("layout", layout), **values)  # type: ignore[arg-type]  # mixed
+        asked = replace(place, arch=values.pop("arch", arch), gpu=load_gpu(str(values.pop("gpu", "h200_sxm"))))
+        why = refusal(asked, values.pop("layout", layout), **values)  # type: ignore[arg-type]  # mixed
         return None if why is None else why.partition(":")[0]
 
     assert said() is None
     assert said(tokens=MOST_TOKENS) is None
+    assert [said(gpu=gpu) for gpu in ("a100_sxm", "l40s", "b200_sxm", "mi300x")] == ["low_latency_gpu"] * 2 + [None] * 2
     assert said(tokens=MOST_TOKENS + 1) == "low_latency_tokens"
     assert said(room_bytes=3e9) == "low_latency_buffer"
     assert said(layout=replace(layout, moe_tp=2, moe_ep=16)) == "low_latency_whole_experts"
@@ -123,6 +126,55 @@ def test_vllm_takes_the_backend_that_the_token_budget_allows() -> None:
         argv = words(made)
         assert argv[argv.index("--all2all-backend") + 1] == backend
     assert any("low_latency_tokens" in a for a in launched(large).assumptions)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "refused"),
+    [
+        ("bf16", False),
+        ("fp8", False),
+        ("fp8_block", False),
+        ("int4_g32", True),
+        ("int8", True),
+        ("mxfp4", True),
+        ("mxfp6", True),
+        ("mxfp8", True),
+    ],
+)
+def test_vllm_has_low_latency_kernels_for_few_dtypes_on_amd(dtype: str, refused: bool) -> None:
+    """Of 16 bits and FP8 on AMD's GPUs, of all on NVIDIA's; else the gather is written, and why is said."""
+    made = routed("vllm", "deepseek-v3", max_num_batched_tokens=512)
+    stored = with_dtypes(made.arch, moe_dtype=dtype)
+    for gpu, without in (("mi300x", refused), ("mi355x", refused), ("h200_sxm", False)):
+        asked = replace(made, arch=stored, cluster=replace(made.cluster, gpu=load_gpu(gpu)))
+        argv = words(asked)
+        backend = "allgather_reducescatter" if without else "deepep_low_latency"
+        assert argv[argv.index("--all2all-backend") + 1] == backend
+        assert any("low_latency_expert_dtype" in a for a in launched(asked).assumptions) is without
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang"])
+@pytest.mark.parametrize(("tokens", "heap"), [(128, 7_524_589_824), (1024, 4 * 256 * 1024 * 14_560 + GIB)])
+def test_deepep_on_amd_has_its_buffer_in_the_heap_of_rocshmem(engine: str, tokens: int, heap: int) -> None:
+    """The heap that is known to do, or a larger one with 1 GiB beside the buffer; ROCm's own build is named."""
+    made = routed(engine, "deepseek-v3", max_num_batched_tokens=tokens, max_num_seqs=tokens)
+    asked = replace(made, cluster=replace(made.cluster, gpu=load_gpu("mi300x")))
+    plan, other = launched(asked), launched(made)
+    assert plan.processes[0].env["ROCSHMEM_HEAP_SIZE"] == str(heap)
+    assert plan.processes[0].env["ROCSHMEM_MAX_NUM_CONTEXTS"] == "256"
+    assert ENGINES[engine].exchange_buffer_bytes(asked) == heap
+    assert not any(name.startswith("ROCSHMEM") for name in other.processes[0].env)
+    assert [any("github.com/ROCm/DeepEP" in a for a in p.assumptions) for p in (plan, other)] == [True, False]
+
+
+@pytest.mark.parametrize(("overlap", "named"), [(0, False), (1, True)])
+def test_high_throughput_on_amd_has_a_heap_too(overlap: int, named: bool) -> None:
+    """Two batches of more tokens than low latency takes go by high throughput, one by the gather without DeepEP."""
+    made = routed("vllm", "deepseek-v3", max_num_batched_tokens=2048)
+    layout = replace(made.layout, two_batch_overlap=overlap)
+    plan = launched(replace(made, layout=layout, cluster=replace(made.cluster, gpu=load_gpu("mi300x"))))
+    assert ("ROCSHMEM_HEAP_SIZE" in plan.processes[0].env) is named
+    assert any("github.com/ROCm/DeepEP" in a for a in plan.assumptions) is named
 
 
 def test_sglang_gives_deepep_room_for_the_sequences() -> None:

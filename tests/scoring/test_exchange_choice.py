@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from autotune.engines import ENGINES
+from autotune.engines.low_latency import GIB, HEAP_BYTES
 from autotune.launch.export import make_export
 from autotune.scoring.exchange_choice import without_exchange_buffer
 from autotune.scoring.knob_grid import KnobGrid, Variant
@@ -17,13 +18,15 @@ from autotune.tuning import PlanResult, score_plan
 from costmodel.estimate.batch import PlanBatch
 from costmodel.serving.steady_state import SteadyState
 
+PER_TOKEN = 4 * 256 * 14_560
+"""Bytes of the buffer for DeepSeek-V3's 256 experts."""
 WIDE = "R1/PP1/ATP1/ADP128/MTP1/EP128"
 
 
-def study(engine: str, gpu: str = "h200", gpus: int = 128) -> Study:
-    """DeepSeek-V3 on these GPUs."""
+def study(engine: str, gpu: str = "h200", gpus: int = 128, model: str = "deepseek-v3") -> Study:
+    """A model on these GPUs."""
     table = {
-        "model": "deepseek-v3",
+        "model": model,
         "engine": engine,
         "cluster": {"gpus": gpus, "gpu": gpu},
         "workload": {"isl": 1000, "osl": 500, "concurrency": 1024},
@@ -44,27 +47,30 @@ def taken(batch: PlanBatch, state: SteadyState) -> float:
 
 
 @pytest.mark.parametrize(
-    ("engine", "budget", "exchange", "tokens"),
+    ("engine", "gpu", "budget", "exchange", "memory"),
     [
-        ("vllm", 512, "routed", 512),
-        ("vllm", 1024, "routed", 1024),
-        ("vllm", 2048, "gather", 0),
-        ("sglang", 2048, "routed", 128),
+        ("vllm", "h200", 512, "routed", 512 * PER_TOKEN),
+        ("vllm", "h200", 1024, "routed", 1024 * PER_TOKEN),
+        ("vllm", "h200", 2048, "gather", 0),
+        ("sglang", "h200", 2048, "routed", 128 * PER_TOKEN),
+        ("vllm", "mi300x", 256, "routed", HEAP_BYTES),
+        ("vllm", "mi300x", 1024, "routed", 1024 * PER_TOKEN + GIB),
+        ("vllm", "mi300x", 2048, "gather", 0),
+        ("sglang", "mi300x", 2048, "routed", HEAP_BYTES),
     ],
 )
-def test_scored_as_it_is_started(engine: str, budget: int, exchange: str, tokens: int) -> None:
-    """DeepEP up to 1,024 tokens a rank with its buffer taken from the KV room, else the gather, and exported so."""
-    asked = study(engine)
+def test_scored_as_it_is_started(engine: str, gpu: str, budget: int, exchange: str, memory: int) -> None:
+    """DeepEP up to 1,024 tokens a rank, its buffer or AMD's heap taken from the KV room, else the gather."""
+    asked = study(engine, gpu)
     result, grid = scored(asked, WIDE, budget)
     service = make_export(asked, result).service
-    buffer = 4 * 256 * tokens * 14_560
     assert service.exchange == exchange
     assert (ENGINES[engine].low_latency_tokens(service) is not None) == (exchange == "routed")
-    assert service.limits.exchange_buffer_bytes == ENGINES[engine].exchange_buffer_bytes(service) == buffer
+    assert service.limits.exchange_buffer_bytes == ENGINES[engine].exchange_buffer_bytes(service) == memory
     bounds = {"longest_prompt": np.array([1000.0]), "memory_fraction": np.array([0.9])}
     load = grid.load(np.array([128.0]))
     held, free = (b.memory(load, **bounds) for b in (grid.batch, without_exchange_buffer(grid.batch)))
-    assert free.kv_room_bytes[0] - held.kv_room_bytes[0] == pytest.approx(buffer)
+    assert free.kv_room_bytes[0] - held.kv_room_bytes[0] == pytest.approx(memory)
 
 
 def test_a_larger_budget_loses_the_kernels() -> None:
@@ -76,6 +82,24 @@ def test_a_larger_budget_loses_the_kernels() -> None:
     assert large > 1.02 * small
     chosen = replace(grids[1].batch, backend=grids[0].batch.backend)
     assert taken(chosen, states[1]) < large / 1.02
+
+
+@pytest.mark.parametrize(
+    ("model", "gpu", "backend"),
+    [
+        ("gpt-oss-120b", "h200", "deepep_low_latency"),
+        ("gpt-oss-120b", "mi300x", "allgather_reducescatter"),
+        ("gpt-oss-120b", "a100", "allgather_reducescatter"),
+        ("deepseek-v3", "mi300x", "deepep_low_latency"),
+    ],
+)
+def test_kernels_that_a_gpu_does_not_have_are_not_priced(model: str, gpu: str, backend: str) -> None:
+    """vLLM takes tokens for experts in MXFP4 by low latency on NVIDIA alone, and DeepEP has it from Hopper on."""
+    asked = study("vllm", gpu, 32, model)
+    result, grid = scored(asked, "R1/PP1/ATP1/ADP32/MTP1/EP32", 512)
+    argv = make_export(asked, result).replicas[0].head.argv
+    assert argv[argv.index("--all2all-backend") + 1] == backend
+    assert bool(grid.batch.backend.low_latency[0]) is (backend == "deepep_low_latency")
 
 
 def test_a_buffer_without_room_is_not_started() -> None:

@@ -260,6 +260,11 @@ BREAKING: dict[str, tuple[str, str, dict[str, int]]] = {
     "redundant_experts_need_ep": ("deepseek-v3", "vllm", {"redundant_experts": 8}),
     "two_batch_overlap_exchange": ("deepseek-v3", "sglang", {"attn_tp": 4, "moe_ep": 4, "two_batch_overlap": 1}),
     "two_batch_overlap_class": ("mixtral-8x7b", "sglang", {"attn_dp": 2, "moe_ep": 2, "two_batch_overlap": 1}),
+    "two_batch_overlap_stages": (
+        "qwen3-235b",
+        "sglang",
+        {"pp": 2, "attn_dp": 4, "moe_ep": 4, "two_batch_overlap": 1},
+    ),
     "two_batch_overlap_engine": ("deepseek-v3", "trtllm", {"attn_dp": 4, "moe_ep": 4, "two_batch_overlap": 1}),
     "moe_intermediate_divisible": ("deepseek-v3", "vllm", {"attn_dp": 3, "moe_tp": 3}),
     "expert_quant_blocks": ("deepseek-v3", "vllm", {"attn_dp": 128, "moe_tp": 128}),

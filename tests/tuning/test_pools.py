@@ -141,6 +141,23 @@ def test_decode_pools_of_sglang_hold_whole_prompts() -> None:
     assert degrees == {"prefill": {1, 2}, "decode": {1}}
 
 
+@pytest.mark.parametrize(
+    ("model", "stages"), [("qwen3-235b", {1}), ("deepseek-v3", {1}), ("XiaomiMiMo/MiMo-V2-Flash", {1, 2, 4, 8})]
+)
+def test_two_batches_overlap_in_the_stages_of_few_classes(model: str, stages: set[int]) -> None:
+    """SGLang hands two batches the layers of every stage, its own stage's alone in the class of MiMo-V2."""
+    search = {"two_batch_overlap": [True]}
+    study = question(model, cluster={"gpus": 32, "gpu": "h200_sxm"}, engine="sglang", search=search)
+    space = enumerate_space(study.arch, gpus=16, engine="sglang", search=study.search)
+    assert {c.layout.pp for c in space.candidates} == stages
+    assert ("two_batch_overlap_stages" in space.rejected) is (stages == {1})
+    for role in ("prefill", "decode"):
+        assert {c.layout.pp for c in replica_layouts(study, "sglang", role, [16])} == stages
+    pools = "sglang:P16:PP2/ADP8/EP8/TBO+D16:ADP16/EP16"
+    broken = [v.rule for v in disaggregated_plan(study, pools)[0].violations]
+    assert broken == (["two_batch_overlap_stages"] if stages == {1} else [])
+
+
 @pytest.mark.parametrize(("prefill", "decode"), [(16, 24), (24, 16)])
 def test_ranks_of_sglang_are_mapped_by_whole_multiples(prefill: int, decode: int) -> None:
     """Pools of 16 and 24 ranks of attention TP are barred by name; of 8 and 24 they are not."""

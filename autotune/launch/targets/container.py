@@ -9,7 +9,6 @@ from typing import Any
 from autotune.engines import ENGINES
 from autotune.engines.command_line import Arg, FilePath, NodeHost, NodeRank
 from autotune.engines.service import Service
-from autotune.launch import gpu_types
 from autotune.launch.plan import LaunchPlan, NodeProcess
 from autotune.launch.quoting import dns_label
 from costmodel.errors import InputError
@@ -30,7 +29,7 @@ def needs_rdma(plan: LaunchPlan) -> bool:
 
 def amd(service: Service) -> bool:
     """Whether the GPUs are AMD's."""
-    return gpu_types.amd(service.cluster.gpu)
+    return service.cluster.gpu.is_amd
 
 
 def device(service: Service) -> str:
