@@ -261,7 +261,7 @@ def score_plan(  # noqa: PLR0913  # one for each knob
     if text.strip().lower() in PRODUCTION and (known := score_baseline(study)) is not None:
         return known
     given = Baseline(
-        plan=_of_rank(study, text, path),
+        plan=full_string(study, text, path=path),
         engine=engine,
         concurrency=concurrency,
         max_num_batched_tokens=batched_tokens,
@@ -271,8 +271,10 @@ def score_plan(  # noqa: PLR0913  # one for each knob
     return _scored(study, given, path=path)
 
 
-def _of_rank(study: Study, text: str, path: str) -> str:
-    """The full string of the plan of a rank; what is no rank is given back as it is.
+def full_string(study: Study, text: str, *, path: str) -> str:
+    """The full string of the plan of a rank, a row of what `tune` answers; what is no rank is given back as it is.
+
+    Whoever looks at a part of the study alone, one cluster or one engine, asks with the whole study first.
 
     Raises:
         InputError: fewer plans keep every limit.
