@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from autotune.disaggregated.tune_pools import PoolSearch, disaggregated_plans
 from autotune.scoring.best_knobs import score
 from autotune.scoring.joint_uncertainty import Confidence, confidence
-from autotune.scoring.peaks import KV_MARGIN_FRAC, with_peaks
+from autotune.scoring.peaks import KV_MARGIN_FRAC, peak_variance, with_peaks
 from autotune.scoring.plan_order import order, rank
 from autotune.scoring.plan_result import PERCENTILES, PlanResult, plan_key
 from autotune.scoring.trial_record import Recorder, plan_of
@@ -354,7 +354,7 @@ def _that_bind(study: Study, candidate: Candidate, options: OwnOptions | None) -
     usual = score(started_with(study, others), [candidate])[0]
     layout, held = usual.layout, usual.metrics["kv_capacity_sequences"]
     cached = int(held / layout.attn_dp / (1.0 + KV_MARGIN_FRAC))
-    wanted = max(min(with_peaks(usual.knobs.max_num_seqs), cached), 1)
+    wanted = max(min(with_peaks(usual.knobs.max_num_seqs, peak_variance(study.workload)), cached), 1)
     enough = min(options.max_num_seqs, wanted) == min(study.engine_options.max_num_seqs, wanted)
     return others if enough else options
 
