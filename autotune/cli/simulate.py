@@ -64,6 +64,7 @@ def simulate(
     from autotune.cli.output import chosen_form, publish, write_page
     from autotune.report.html.simulation import simulation_page
     from autotune.report.simulation import BRIEF, simulation_report
+    from autotune.tuning.answer_study import full_string
     from costmodel.errors import InputError
 
     if traffic is not None and rate is not None:
@@ -71,6 +72,7 @@ def simulate(
     if rate is not None and not (isfinite(rate) and 0.0 < rate <= 1e9):
         raise InputError.single("--rate", f"must be above 0 and at most 1e9 requests per second, got {rate:g}")
     loaded = question.load()
+    plan = None if plan is None else full_string(loaded, plan, path="--plan")
     if traffic is None:
         loaded = _at_its_rate(loaded, plan, rate)
     document = _simulated(loaded, _scored(loaded, plan), traffic, reading, rate)

@@ -15,7 +15,7 @@ from autotune.scoring.limits import study_limits
 from autotune.scoring.objective import CLOSE_FRAC
 from autotune.scoring.plan_order import rank
 from autotune.scoring.value_and_gain import served_within_limits
-from autotune.study import IntRange, Objective, Study, in_place
+from autotune.study import IntRange, Objective, Study, cluster_choices, in_place
 from autotune.tuning import PlanResult, tune
 from costmodel.estimate.error_model import Latencies
 from costmodel.plan.columns import Floats
@@ -83,18 +83,20 @@ def best_plan(study: Study, *, also: Sequence[str] = (), progress: Progress | No
     the one that can be expected to serve most of it within the limits, over all that the calibration leaves open: what
     `retune` decides by. Those that serve all of it are ordered by how much of such traffic they could take, and where
     the requests of a log are at hand those that serve as much within a percent by how many of them keep the limits.
-    Disaggregated plans are scored at the traffic's mean lengths (`pool_load`).
+    Disaggregated plans are scored at the traffic's mean lengths (`pool_load`). More GPUs always serve more: such plans
+    are those of the study's own cluster.
 
     Args:
         study: its baseline is left out of the search.
         also: full plan strings that are looked at whatever the ranking at mean lengths says of them.
         progress: as in `tune`.
     """
-    own = replace(in_place(study, pools=True), baseline=None)
+    own = replace(study, baseline=None)
     if not study.workload.points:
         found = tune(own, progress=progress)
         return next(iter(found.ranked or found.infeasible), None)
-    asked = capacity_study(own) if study.objective.direction == "maximize" else own
+    by_capacity = study.objective.direction == "maximize"
+    asked = capacity_study(in_place(own, pools=True)) if by_capacity else own
     rough = tune(replace(asked, workload=replace(asked.workload, points=())), progress=progress)
     plans = [*rough.ranked, *rough.infeasible]
     whole = _shortlist([p for p in plans if p.pools is None], also, SHORTLIST)
@@ -132,7 +134,7 @@ def _shortlist(plans: Sequence[PlanResult], also: Sequence[str], first: int) -> 
 
 def capacity_study(study: Study) -> Study:
     """The study that asks for the most requests per second within the limits, at whatever load that is."""
-    most = study.engine_options.max_num_seqs * study.cluster.gpus
+    most = study.engine_options.max_num_seqs * max(cluster.gpus for cluster in cluster_choices(study))
     return replace(
         study,
         workload=replace(study.workload, concurrency=None, request_rate_per_s=None),

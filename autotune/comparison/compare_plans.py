@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from math import inf
 
+import numpy as np
+
 from autotune.comparison.best import at_capacity, best_plan, capacity_study, drawn_capacities
 from autotune.comparison.operators import time_rows, where_from
 from autotune.comparison.probability_better import metric_p_better, p_better
-from autotune.comparison.robustness import robustness
+from autotune.comparison.robustness import rescored, robustness
 from autotune.comparison.simulated_requests import SimulatedRequests, simulated_requests
 from autotune.comparison.switching import switch_cost
 from autotune.comparison.values import ComparedPlan, Comparison, MarginRow, MetricRow, SwitchCost, Verdict
@@ -21,14 +23,15 @@ from autotune.scoring.overload import told
 from autotune.scoring.plan_result import plan_key
 from autotune.scoring.reach import bounded, unmeasured
 from autotune.scoring.unsure_means import unsure_means
-from autotune.scoring.value_and_gain import Gain, gain_over, ratio_of, served_within_limits, value_per_s
+from autotune.scoring.value_and_gain import Gain, gain_over, gpus_ratio, ratio_of, served_within_limits, value_per_s
 from autotune.simulation.percentile_limits import percentile_limits
 from autotune.space import Resolution
 from autotune.space.pooled_planstring import is_pooled
-from autotune.study import Study, in_place
+from autotune.study import Study, on_throughput
 from autotune.traffic.profile import WorkloadProfile
 from autotune.traffic.workload import with_traffic
 from autotune.tuning import BaselineResult, PlanResult, score_named, score_plan
+from autotune.tuning.answer_study import full_string
 from autotune.tuning.simulate_ranking import simulated_plans
 from costmodel.estimate.result import MEMORY_KINDS
 from costmodel.plan.columns import Floats
@@ -67,11 +70,11 @@ def compare(  # noqa: PLR0913  # one for each thing that may be given
         study = on_traffic(study, traffic)
     requests = requests or study.workload.recorded  # traffic that is given replaces the study's own log
     study = replace(study, workload=replace(study.workload, recorded=requests))
-    study = in_place(study, pools=True)
+    whole, study = study, on_throughput(study)
     production = score_named(
         study, current, path="--current", missing="must name the plan in production, or give --current PLAN"
     )
-    production, proposed = _simulated(study, production, _candidate(study, candidate))
+    production, proposed = _simulated(study, production, _candidate(whole, study, candidate))
     before = _compared(study, production, reference=production.result)
     after = None if proposed is None else _compared(study, proposed, reference=production.result)
     simulated: tuple[SimulatedRequests, ...] = ()
@@ -88,6 +91,7 @@ def compare(  # noqa: PLR0913  # one for each thing that may be given
             before = replace(before, value_per_s=kept[0])
             after = replace(after, value_per_s=kept[1] * ratio_of(old, new))
     if served is not None and after is not None:
+        served = served * _counting(study, before, after)
         before = replace(before, value_per_s=float(served[0].mean()))
         after = replace(after, value_per_s=float(served[1].mean()))
     both = None if after is None or before.result is None or after.result is None else (before.result, after.result)
@@ -141,12 +145,15 @@ def on_traffic(study: Study, profile: WorkloadProfile) -> Study:
     return own if own.baseline is None else replace(own, baseline=replace(own.baseline, concurrency=None))
 
 
-def _candidate(study: Study, asked: str | PlanResult) -> BaselineResult | None:
+def _candidate(whole: Study, study: Study, asked: str | PlanResult) -> BaselineResult | None:
+    """What is asked for, as `study` has it, which is `whole` without goodput: ranks and `best` are of the whole."""
     if isinstance(asked, str) and asked != BEST:
-        return score_plan(study, asked, path="--candidate")
-    plan = asked if isinstance(asked, PlanResult) else best_plan(study)
+        return score_plan(study, full_string(whole, asked, path="--candidate"), path="--candidate")
+    plan = asked if isinstance(asked, PlanResult) else best_plan(whole)
     if plan is None:
         return None
+    if study.objective != whole.objective:
+        plan = rescored(study, plan)
     known = Resolution(candidate=plan.candidate, assumed=(), alternatives=(), violations=())
     return BaselineResult(text=BEST, resolution=known, result=plan)
 
@@ -185,6 +192,13 @@ def _served(study: Study, current: ComparedPlan, candidate: ComparedPlan | None)
         return None  # what a plan takes within limits on percentiles is known at the study's own load alone
     plans = (current.at_capacity, candidate.at_capacity)
     return served_within_limits(study, drawn_capacities(capacity_study(study), plans))
+
+
+def _counting(study: Study, current: ComparedPlan, candidate: ComparedPlan) -> Floats:
+    """What a request counts that each of them serves, shape `(2, 1)`."""
+    both = current.result, candidate.result
+    ratio = 1.0 if both[0] is None or both[1] is None else gpus_ratio(study, both[1], both[0])
+    return np.array([[1.0], [ratio]])
 
 
 def _counted(

@@ -39,7 +39,10 @@ def load_s(study: Study, plan: PlanResult, starting: Sequence[Replica], *, peers
     if switch.weights_from == "peer" and peers:
         return each / switch.peer_bytes_per_s
     whole = weight_bytes(stored_in(study.arch, plan.knobs.weight_dtype))
-    per_node = min(each * min(gpus, study.cluster.gpus_per_node), max(whole, each))
+    of_node = next(
+        (c.gpus_per_node for c in study.axes.gpu_types if c.gpu.name == plan.gpu), study.cluster.gpus_per_node
+    )
+    per_node = min(each * min(gpus, of_node), max(whole, each))
     return per_node / switch.storage_bytes_per_s
 
 
@@ -67,7 +70,8 @@ def switch_cost(
     # what the current plan turns away anyway is not lost by the change
     served = min(load_requests_per_s, capacities[0])
     idle = _idle_gpu_s(fleets, waves)
-    prices = {c.gpu.name: c.gpu.price_per_hour for c in (study.cluster, *study.axes.other_gpus)}
+    types = (study.cluster, *study.axes.gpu_types, *study.axes.other_gpus)
+    prices = {c.gpu.name: c.gpu.price_per_hour for c in types}
     costs = [None if (each := prices.get(gpu)) is None else each * s / 3600.0 for gpu, s in idle.items()]
     starting = fleets.new if restart else ()
     first = starting[: waves[0].replicas_started] if waves else ()

@@ -10,7 +10,7 @@ from autotune.metrics import METRICS
 from autotune.scoring.objective import time_decides
 from autotune.scoring.overload import ENDLESS
 from autotune.scoring.pair_words import against, metric_change
-from autotune.scoring.value_and_gain import Gain
+from autotune.scoring.value_and_gain import Gain, gpus_ratio
 from autotune.study import Study
 from autotune.text.numbers import number, probability
 
@@ -151,7 +151,7 @@ def _gain_words(study: Study, current: ComparedPlan, candidate: ComparedPlan) ->
     if current.result is None or candidate.result is None or current.value_per_s <= 0.0:
         return "does what the current plan cannot do"
     worth = candidate.value_per_s / current.value_per_s - 1.0
-    if not time_decides(study):
+    if not time_decides(study) or gpus_ratio(study, candidate.result, current.result) != 1.0:
         return against(study, candidate.result, current.result)
     if abs(worth) < SAME_SERVED_FRAC:
         return f"serves as many requests within the limits and {against(study, candidate.result, current.result)}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from autotune.disaggregated.pool_rows import PoolRows, pool_seats
-from autotune.scoring.peaks import KV_MARGIN_FRAC, with_peaks
+from autotune.scoring.peaks import KV_MARGIN_FRAC, peak_variance, with_peaks
 from costmodel.disaggregated.pool_point import PoolColumns
 from costmodel.plan.columns import Bools, Floats, Ints
 
@@ -36,5 +36,6 @@ def decoding(rows: PoolRows, held: Floats, columns: PoolColumns, *, peaks: Bools
     limits and lengths, not from how many requests come: a server that is started for a quiet hour also serves a busy
     one.
     """
-    wanted = np.where(peaks, [with_peaks(seqs) for seqs in held.tolist()], np.ceil(held))
+    variance = peak_variance(rows.study.workload)
+    wanted = np.where(peaks, [with_peaks(seqs, variance) for seqs in held.tolist()], np.ceil(held))
     return np.minimum(np.minimum(wanted, pool_seats(rows.study, rows.role)), kv_slots(columns)).astype(np.int64)

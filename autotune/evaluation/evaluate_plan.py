@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from autotune.disaggregated.rescore import rescored_pools
 from autotune.engines import Violation
 from autotune.evaluation.compatibility import compatibility
 from autotune.evaluation.conclusion import binding, conclusion
@@ -14,16 +15,18 @@ from autotune.evaluation.quantities import quantities
 from autotune.evaluation.report_claims import Claims, judge
 from autotune.evaluation.strategy import strategy
 from autotune.evaluation.values import Check, Evaluation, Sections
+from autotune.scoring.best_knobs import score_launches
 from autotune.scoring.joint_uncertainty import confidence
 from autotune.scoring.limits import KV_ROOM, Limit, study_limits
 from autotune.scoring.objective import behind
 from autotune.scoring.overload import WAITING, overload_of
+from autotune.scoring.plan_result import plan_key
 from autotune.scoring.unsure_means import unsure_means
 from autotune.simulation.percentile_limits import PercentileLimit, percentile_limits
 from autotune.space import Candidate
 from autotune.space.pooled_planstring import is_pooled
 from autotune.storage import Store
-from autotune.study import Study, in_place
+from autotune.study import Study, cluster_of, in_place
 from autotune.text.numbers import number
 from autotune.tuning import PlanResult, TuneResult, tune
 from autotune.tuning.answer_study import BaselineResult, score_plan, with_fitting_baseline
@@ -60,26 +63,43 @@ def evaluate(
     missing = "must name a plan, or give one with --plan"
     if plan is None and study.baseline is None:
         raise InputError.single("$.baseline", missing)
-    named = None if plan is None else score_plan(in_place(study, pools=True), plan, path="--plan")
-    if named is not None:
-        pooled = named.result is not None and named.result.pools is not None
-    else:
-        pooled = study.baseline is not None and is_pooled(study.baseline.plan)
-    study = in_place(study, pools=pooled)
-    if named is not None:
-        study = with_fitting_baseline(study)
-        if named.result is not None:
-            named = replace(named, result=simulated_plans(study, [named.result])[0])
+    named = None if plan is None else score_plan(study, plan, path="--plan")
+    study, named, elsewhere = _in_its_place(study, named)
     tuned = tune(study, store, progress=progress)
     scored = named or tuned.baseline
     if scored is None:
         raise InputError.single("$.baseline", missing)
     if claims is not None and scored.result is not None and scored.result.pools is not None:
         raise InputError.single("--claims", "must not be given with a disaggregated plan: claims are about one layout")
-    return _evaluation(study, scored, tuned, claims)
+    return _evaluation(study, scored, tuned, claims, elsewhere=elsewhere)
 
 
-def _evaluation(study: Study, scored: BaselineResult, tuned: TuneResult, claims: Claims | None) -> Evaluation:
+def _in_its_place(study: Study, named: BaselineResult | None) -> tuple[Study, BaselineResult | None, str]:
+    """The study about the cluster that a named plan is on, the plan as it is there, and `Evaluation.elsewhere`.
+
+    None: the baseline, which is on the study's own.
+    """
+    if named is None:
+        return in_place(study, pools=study.baseline is not None and is_pooled(study.baseline.plan)), None, ""
+    result, found = named.result, named.resolution.candidate
+    pooled = result is not None and result.pools is not None
+    cluster = study.cluster if pooled else cluster_of(study, found.gpu, found.layout.gpus)
+    own = with_fitting_baseline(in_place(study, pools=pooled, cluster=cluster))
+    elsewhere = "" if cluster == study.cluster else plan_key(found)
+    if not pooled:  # the type of its cluster needs no name there
+        named = replace(named, resolution=replace(named.resolution, candidate=replace(found, gpu=None)))
+    if result is None:
+        return own, named, elsewhere
+    if pooled and own.objective != study.objective:
+        result = rescored_pools(own, result)
+    elif elsewhere or own.objective != study.objective:
+        (result,) = score_launches(own, [replace(result, gpu=None)])
+    return own, replace(named, result=simulated_plans(own, [result])[0]), elsewhere
+
+
+def _evaluation(
+    study: Study, scored: BaselineResult, tuned: TuneResult, claims: Claims | None, *, elsewhere: str
+) -> Evaluation:
     result, resolution = scored.result, scored.resolution
     checks = _checks(study, result, resolution.violations)
     best = tuned.ranked[0] if tuned.ranked else None
@@ -108,6 +128,7 @@ def _evaluation(study: Study, scored: BaselineResult, tuned: TuneResult, claims:
     )
     return Evaluation(
         study=study,
+        elsewhere=elsewhere,
         text=scored.text,
         result=result,
         tuned=tuned,

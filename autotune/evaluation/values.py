@@ -111,6 +111,9 @@ class Evaluation:
     """The report on one plan."""
 
     study: Study
+    """About the plan's cluster alone."""
+    elsewhere: str
+    """The full string of a plan on another cluster than the study file's; empty: it is on that."""
     text: str
     """The plan as it was named."""
     result: PlanResult | None

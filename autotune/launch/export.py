@@ -14,6 +14,7 @@ from autotune.launch.service import NOTHING_ASKED, LaunchOptions, check_model, m
 from autotune.space import format_plan
 from autotune.study import Study
 from autotune.tuning import BaselineResult, PlanResult, score_baseline, score_plan, tune
+from autotune.tuning.answer_study import full_string
 from costmodel.dtypes import KV_BYTES
 from costmodel.errors import InputError
 
@@ -43,7 +44,7 @@ def choose_plan(study: Study, target: Target, text: str | None) -> tuple[PlanRes
         of_engine = f"the best of {len(ranked)} of {best.engine} that keep every limit"
         why = "the study's best" if target.engine is None else of_engine
         return best, (f"plan not given: {best.plan}, {why}",)
-    plan, assumed = _scored(own, str(text), "--plan", target.engine)
+    plan, assumed = _scored(own, full_string(study, str(text), path="--plan"), "--plan", target.engine)
     if not target.takes(plan.engine):
         taken = " or ".join(target.engines)
         raise InputError.single("--plan", f"must be of the target's engine, {taken}, got {plan.plan} ({text})")

@@ -11,7 +11,7 @@ from autotune.engines import ENGINES
 from autotune.engines.service import StartLimits
 from autotune.scoring.exchange_choice import without_exchange_buffer
 from autotune.scoring.knob_grid import KnobGrid, Variant
-from autotune.scoring.peaks import KV_MARGIN_FRAC, PEAK_SD, with_peaks
+from autotune.scoring.peaks import KV_MARGIN_FRAC, peak_variance, peaks_words, with_peaks
 from autotune.study import Study, cluster_of, on_cluster
 from autotune.tuning import PlanResult
 from costmodel.errors import InputError
@@ -40,7 +40,8 @@ def start_limits(rows: KnobGrid, plan: PlanResult, exchange: str) -> StartLimits
     if exchange != "routed":
         rows = replace(rows, batch=without_exchange_buffer(rows.batch))
     longest = max(study.workload.longest_prompt, study.workload.isl.max) + study.workload.osl.max
-    wanted = min(with_peaks(plan.knobs.max_num_seqs), study.engine_options.max_num_seqs)
+    variance = peak_variance(study.workload)
+    wanted = min(with_peaks(plan.knobs.max_num_seqs, variance), study.engine_options.max_num_seqs)
     memory = _memory(study, rows, wanted, longest)
     room = float(memory.kv_room_bytes[0])
     alone = float(memory.kv_bytes_longest[0])
@@ -58,19 +59,14 @@ def start_limits(rows: KnobGrid, plan: PlanResult, exchange: str) -> StartLimits
     final = _memory(study, rows, seqs, length)
     said = f"maximum length {length:,} tokens: the study's longest prompt and output are {longest:,}"
     buffer = float(rows.batch.backend.buffer_bytes(np.array([float(seqs)]))[0])
-    limits = _limits(study, plan, final, seqs, length)
-    return replace(
-        limits, exchange_buffer_bytes=buffer, assumptions=(said,), of_sequences=_of_sequences(plan, wanted, seqs)
-    )
+    limits, of_seqs = _limits(study, plan, final, seqs, length), _of_sequences(plan, wanted, seqs, variance)
+    return replace(limits, exchange_buffer_bytes=buffer, assumptions=(said,), of_sequences=of_seqs)
 
 
-def _of_sequences(plan: PlanResult, wanted: int, seqs: int) -> tuple[str, ...]:
-    out = []
-    if seqs > plan.knobs.max_num_seqs:
-        out.append(
-            f"sequences per rank {seqs:,}: {plan.knobs.max_num_seqs:,} on average, and {PEAK_SD:g} standard deviations "
-            "of Poisson arrivals"
-        )
+def _of_sequences(plan: PlanResult, wanted: int, seqs: int, variance: float) -> tuple[str, ...]:
+    out, mean = [], plan.knobs.max_num_seqs
+    if seqs > mean:
+        out.append(f"sequences per rank {seqs:,}: {mean:,} on average, and {peaks_words(mean, variance)}")
     if seqs < wanted:
         out.append(
             f"sequences per rank {seqs:,} of {wanted:,}: as many as there is KV room for, {KV_MARGIN_FRAC:.0%} to spare"
@@ -152,7 +148,8 @@ def filled_by_free(study: Study, plan: PlanResult, free_fraction: float, seqs: i
 def _started_for(study: Study, plan: PlanResult, seqs: int | None) -> tuple[Memory, KnobGrid]:
     rows = plan_rows(on_cluster(study, cluster_of(study, plan.gpu, plan.layout.gpus)), plan)
     longest = max(study.workload.longest_prompt, study.workload.isl.max) + study.workload.osl.max
-    return _memory(rows.study, rows, min(seqs or MOST_SEQS, with_peaks(plan.knobs.max_num_seqs)), longest), rows
+    peak = with_peaks(plan.knobs.max_num_seqs, peak_variance(rows.study.workload))
+    return _memory(rows.study, rows, min(seqs or MOST_SEQS, peak), longest), rows
 
 
 def scored_exchange(rows: KnobGrid, plan: PlanResult) -> str:

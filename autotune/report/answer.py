@@ -12,7 +12,7 @@ from autotune.report.clusters import clusters_block
 from autotune.report.document import assumptions, baseline_place, tune_document
 from autotune.report.kinds import kinds_line
 from autotune.report.ranked_table import endless_note, key_words, nearest_table, ranked_plans, ranked_table
-from autotune.report.study_words import command, gpu_words, launch_steps, study_headline
+from autotune.report.study_words import called, command, gpu_words, launch_steps, study_headline
 from autotune.report.text_blocks import Block, Line, Report
 from autotune.report.verdict import Verdict, sampled, sampling_errors, tune_verdict
 from autotune.report.vocabulary.plan_names import subject_name
@@ -125,7 +125,7 @@ def next_block(result: TuneResult, verdict: Verdict, refusal: Refusal) -> Block 
 def _export(result: TuneResult, plan: PlanResult) -> tuple[Line, ...]:
     """The commands that launch and measure a plan, which is named where it is not the first of its engine."""
     first = plan is next(p for p in result.ranked if p.engine == plan.engine)
-    named = () if first else ("--plan", subject_name(result, plan).removeprefix(f"{plan.engine}:"))
+    named = () if first else ("--plan", called(result.study, plan))
     unnamed = Line(text="To export, name its weights with --model: its own name has none.", tone="dim")
     return launch_steps(result.study, plan, *named) or (unnamed,)
 

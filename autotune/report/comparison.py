@@ -9,8 +9,8 @@ from typing import Any
 from autotune.comparison import ComparedPlan, Comparison, SwitchCost
 from autotune.comparison.values import KEEP, MetricRow, Robustness
 from autotune.report.document import finite, plan_document
-from autotune.report.study_words import baseline_settings, command, gpu_words, launch_steps
-from autotune.scoring.plan_name import full_name, plan_name
+from autotune.report.study_words import baseline_settings, called, command, gpu_words, launch_steps
+from autotune.scoring.plan_name import full_name
 from autotune.scoring.reach import KINDS
 from autotune.scoring.value_and_gain import Gain
 from autotune.study import Study, own_option_words
@@ -91,8 +91,8 @@ def _next(found: Comparison) -> list[str]:
     side = found.candidate
     if side is None or side.result is None or side.result.pools is not None or found.verdict.verdict == KEEP:
         return []
-    name = plan_name(side.result, dense=not found.study.arch.is_moe)
-    return [line.text for line in launch_steps(found.study, side.result, "--plan", name)]
+    named = "--plan", called(found.study, side.result)
+    return [line.text for line in launch_steps(found.study, side.result, *named)]
 
 
 def side_document(side: ComparedPlan, study: Study) -> dict[str, Any]:

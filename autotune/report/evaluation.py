@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from autotune.evaluation.evaluate_pools import PoolSection, PoolSections, pools_of
-from autotune.evaluation.values import PASSED, Evaluation, Sections
+from autotune.evaluation.values import Evaluation, Sections
 from autotune.launch.export import export_refusal
 from autotune.report.document import confidence_document, finite, layout_document
 from autotune.report.reach import idle_gpus, reach_of_one
@@ -61,7 +61,7 @@ def _plan(found: Evaluation) -> dict[str, Any]:
         "plan_text": found.text,
         "name": "" if result is None else full_name(study, result),
         "command": command(study, "evaluate", "--plan", found.text).text,
-        "next": _next_steps(study, result, found.best, passed=found.verdict == PASSED),
+        "next": _next_steps(found),
         "never_measured": "" if result is None else reach_of_one(study, result),
         "leaves_idle": "" if result is None else idle_gpus(study, result),
         "export_refuses": "" if result is None else export_refusal(study, result),
@@ -70,7 +70,7 @@ def _plan(found: Evaluation) -> dict[str, Any]:
         own = parts.candidate
         if result is None:
             out["name"] = f"{own.engine}:{short_plan(own.layout, dense=not study.arch.is_moe)}"
-        plan = format_plan(own.layout, own.engine, own.gpu)
+        plan = found.elsewhere or format_plan(own.layout, own.engine, own.gpu)
         return {"plan": plan, **out, "engine": own.engine, "layout": layout_document(own.layout)}
     return {"plan": parts.plan.plan, **out, "engine": parts.plan.engine}
 
@@ -112,14 +112,15 @@ def _pool(section: PoolSection, *, dense: bool) -> dict[str, Any]:
     return {**asdict(section), "layout": layout, "short": short_plan(section.layout, dense=dense)}
 
 
-def _next_steps(study: Study, result: PlanResult | None, best: PlanResult | None, *, passed: bool) -> list[str]:
+def _next_steps(found: Evaluation) -> list[str]:
     """The commands that follow: what the best plan is worth beside this one, and the launch files of this one."""
+    study, result, best = found.study, found.result, found.best
     if result is None:
         return []
-    name, out = called(study, result), []
+    name, out = found.elsewhere or called(study, result), []
     if best is not None and best.plan != result.plan:
         out.append(command(study, "compare", "--current", name, "--candidate", "best").text)
-    if passed and not export_refusal(study, result):
+    if found.passed and not export_refusal(study, result):
         out += [line.text for line in launch_steps(study, result, "--plan", name)]
     return out
 

@@ -39,8 +39,15 @@ def asked(name: str, *words: str, settings: Sequence[str]) -> str:
 
 
 def called(study: Study, plan: PlanResult) -> str:
-    """What commands take a plan by: its name, or `baseline` where its engine is started with options of its own."""
-    return "baseline" if plan.own_options is not None else plan_name(plan, dense=not study.arch.is_moe)
+    """What commands take a plan by: its name, or `baseline` where its engine is started with options of its own.
+
+    Names leave replicas open that fill the study's own cluster: on other GPUs it is the full string.
+    """
+    if plan.own_options is not None:
+        return "baseline"
+    if plan.pools is None and plan.layout.gpus != study.cluster.gpus:
+        return plan.plan
+    return plan_name(plan, dense=not study.arch.is_moe)
 
 
 def baseline_settings(told: Baseline) -> list[str]:

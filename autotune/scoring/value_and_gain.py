@@ -8,7 +8,7 @@ import numpy as np
 
 from autotune.scoring.limits import hard_limit
 from autotune.scoring.plan_result import PlanResult
-from autotune.study import Study
+from autotune.study import Study, opens_clusters
 from costmodel.plan.columns import Floats
 
 
@@ -58,6 +58,15 @@ def ratio_of(value: float, reference: float) -> float:
     return 1.0 if value == reference else value / reference
 
 
+def gpus_ratio(study: Study, plan: PlanResult, reference: PlanResult) -> float:
+    """What a request that a plan serves counts against one of the reference's: the more, the fewer GPUs serve it.
+
+    1 where the study's metric is not per GPU, or the GPUs are there whichever plan runs.
+    """
+    counts = study.objective.metric.endswith("_per_gpu") and opens_clusters(study)
+    return reference.metrics["gpus"] / plan.metrics["gpus"] if counts else 1.0
+
+
 def value_per_s(study: Study, plan: PlanResult | None, reference: PlanResult | None) -> float:
     """Requests per second that a plan serves within the limits, weighted by the objective.
 
@@ -77,7 +86,7 @@ def value_per_s(study: Study, plan: PlanResult | None, reference: PlanResult | N
     if rate is None:
         return served * plan.p_meets * ratio
     # what comes is served by either, as far as it can be taken; a minimised metric says nothing of the share
-    ratio = ratio if study.objective.direction == "minimize" else 1.0
+    ratio = ratio if study.objective.direction == "minimize" else gpus_ratio(study, plan, against)
     return min(plan.metrics["requests_per_s"], rate) * plan.p_meets * ratio
 
 

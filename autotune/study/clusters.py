@@ -44,34 +44,43 @@ def opens_clusters(study: Study) -> bool:
     return len(cluster_choices(study)) > 1
 
 
-def in_place(study: Study, *, pools: bool = False) -> Study:
-    """The study about its own cluster; says so where that leaves some plans out.
+def in_place(study: Study, *, pools: bool = False, cluster: Cluster | None = None) -> Study:
+    """The study about one cluster; says so where that leaves some plans out.
 
-    For what looks into one plan, or changes a running service in place: the baseline runs there, and so does any plan
-    that it may be replaced with.
+    For what looks into one plan, or changes a running service in place: the plan runs there, and so does any that it
+    is held against or replaced with.
 
     Args:
         study: from `load_study`.
         pools: whether disaggregated plans stay in, where the study opens them; else one kind of replica alone.
+        cluster: one of `cluster_choices`; None: the study's own, the baseline's.
     """
+    study, one = on_throughput(study), study.cluster if cluster is None else cluster
     said = []
     if opens_clusters(study):
-        said.append("search.gpus and search.gpu are left out here: plans on the baseline's cluster alone")
+        where = "the baseline's cluster" if one == study.cluster else f"{one.gpus} x {one.gpu.name}"
+        said.append(f"search.gpus and search.gpu are left out here: plans on {where} alone")
     disaggregated = study.axes.disaggregated if pools else "off"
     if study.axes.disaggregated != disaggregated:
         said.append("search.disaggregated is left out here: plans of one kind of replica alone")
-    own = on_cluster(study, study.cluster)
+    own = on_cluster(study, one)
     if study.objective.metric in OF_CLUSTERS:
         said.append(f"{study.objective.metric} is throughput per GPU here: all plans have the same GPUs at one price")
-        own = replace(own, objective=Objective(metric=PER_GPU, direction=MAXIMIZE))
-    if study.objective.metric == GOODPUT:
-        said.append(f"{GOODPUT} is throughput per GPU here, and limits that name no percentile are on means")
         own = replace(own, objective=Objective(metric=PER_GPU, direction=MAXIMIZE))
     return replace(
         own,
         axes=replace(own.axes, disaggregated=disaggregated),
         assumptions=tuple(dict.fromkeys((*study.assumptions, *said))),
     )
+
+
+def on_throughput(study: Study) -> Study:
+    """The study about throughput per GPU where it is about goodput, which is simulated; says so."""
+    if study.objective.metric != GOODPUT:
+        return study
+    said = f"{GOODPUT} is throughput per GPU here, and limits that name no percentile are on means"
+    objective = Objective(metric=PER_GPU, direction=MAXIMIZE)
+    return replace(study, objective=objective, assumptions=tuple(dict.fromkeys((*study.assumptions, said))))
 
 
 def _sized(cluster: Cluster, gpus: int) -> Cluster:

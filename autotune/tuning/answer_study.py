@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from autotune.disaggregated.tune_pools import PoolSearch, disaggregated_plans
 from autotune.scoring.best_knobs import score
 from autotune.scoring.joint_uncertainty import Confidence, confidence
-from autotune.scoring.peaks import KV_MARGIN_FRAC, with_peaks
+from autotune.scoring.peaks import KV_MARGIN_FRAC, peak_variance, with_peaks
 from autotune.scoring.plan_order import order, rank
 from autotune.scoring.plan_result import PERCENTILES, PlanResult, plan_key
 from autotune.scoring.trial_record import Recorder, plan_of
@@ -261,7 +261,7 @@ def score_plan(  # noqa: PLR0913  # one for each knob
     if text.strip().lower() in PRODUCTION and (known := score_baseline(study)) is not None:
         return known
     given = Baseline(
-        plan=_of_rank(study, text, path),
+        plan=full_string(study, text, path=path),
         engine=engine,
         concurrency=concurrency,
         max_num_batched_tokens=batched_tokens,
@@ -271,8 +271,10 @@ def score_plan(  # noqa: PLR0913  # one for each knob
     return _scored(study, given, path=path)
 
 
-def _of_rank(study: Study, text: str, path: str) -> str:
-    """The full string of the plan of a rank; what is no rank is given back as it is.
+def full_string(study: Study, text: str, *, path: str) -> str:
+    """The full string of the plan of a rank, a row of what `tune` answers; what is no rank is given back as it is.
+
+    Whoever looks at a part of the study alone, one cluster or one engine, asks with the whole study first.
 
     Raises:
         InputError: fewer plans keep every limit.
@@ -352,7 +354,7 @@ def _that_bind(study: Study, candidate: Candidate, options: OwnOptions | None) -
     usual = score(started_with(study, others), [candidate])[0]
     layout, held = usual.layout, usual.metrics["kv_capacity_sequences"]
     cached = int(held / layout.attn_dp / (1.0 + KV_MARGIN_FRAC))
-    wanted = max(min(with_peaks(usual.knobs.max_num_seqs), cached), 1)
+    wanted = max(min(with_peaks(usual.knobs.max_num_seqs, peak_variance(study.workload)), cached), 1)
     enough = min(options.max_num_seqs, wanted) == min(study.engine_options.max_num_seqs, wanted)
     return others if enough else options
 
