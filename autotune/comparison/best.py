@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from autotune.comparison.robustness import rescored, rescored_each, swept
-from autotune.comparison.simulated_requests import simulated_requests
+from autotune.comparison.simulated_requests import ServedLog, simulated_requests
 from autotune.scoring.best_knobs import score
 from autotune.scoring.joint_uncertainty import DRAWS, Draws, joint_draws
 from autotune.scoring.limits import study_limits
@@ -76,7 +76,9 @@ COUNTED = 3
 Progress = Callable[[int, int], None]
 
 
-def best_plan(study: Study, *, also: Sequence[str] = (), progress: Progress | None = None) -> PlanResult | None:
+def best_plan(
+    study: Study, *, also: Sequence[str] = (), log: ServedLog | None = None, progress: Progress | None = None
+) -> PlanResult | None:
     """The first of the ranking, the nearest plan where none keeps every limit; None: nothing can be launched.
 
     Under recorded traffic (`Workload.points`) with a metric to maximise, the load is what comes, and the best plan is
@@ -89,6 +91,7 @@ def best_plan(study: Study, *, also: Sequence[str] = (), progress: Progress | No
     Args:
         study: its baseline is left out of the search.
         also: full plan strings that are looked at whatever the ranking at mean lengths says of them.
+        log: the study's own (`served_log`), which keeps what plans serve of it; None: nothing is kept.
         progress: as in `tune`.
     """
     own = replace(study, baseline=None)
@@ -106,24 +109,31 @@ def best_plan(study: Study, *, also: Sequence[str] = (), progress: Progress | No
     best = next(iter(ranked or others), None)
     served = served_within_limits(study, drawn_capacities(asked, ranked))
     if ranked and served is not None:
-        best = _most_served(study, ranked, served.mean(axis=1))
+        best = _most_served(study, log or served_log(study), ranked, served.mean(axis=1))
     return None if best is None else rescored(study, best)
 
 
-def _most_served(study: Study, plans: Sequence[PlanResult], served_per_s: Floats) -> PlanResult:
+def served_log(study: Study, production: PlanResult | None = None) -> ServedLog | None:
+    """The requests of the study's log, ready to be served by plans, `production` among them; None: it has none."""
+    requests = study.workload.recorded
+    request_s = 0.0 if production is None or not production.has_room else production.metrics["e2e_s"]
+    return None if requests is None else ServedLog(requests, request_s=request_s)
+
+
+def _most_served(study: Study, log: ServedLog | None, plans: Sequence[PlanResult], served_per_s: Floats) -> PlanResult:
     """The plan that is expected to serve most; of those that are close, the one that serves most of a log's requests.
 
     Args:
         study: under the traffic.
+        log: its requests; None: it has none.
         plans: that may be it.
         served_per_s: what each is expected to serve by its capacity.
     """
     most = np.argsort(-served_per_s, kind="stable")
     close = [plans[i] for i in most if served_per_s[i] >= (1.0 - CLOSE_FRAC) * served_per_s[most[0]]][:COUNTED]
-    requests = study.workload.recorded
     counted = None
-    if requests is not None and len(close) > 1:
-        counted = simulated_requests(study, requests, rescored_each(study, close))
+    if log is not None and len(close) > 1:
+        counted = simulated_requests(study, log, rescored_each(study, close))
     return close[0] if counted is None else close[int(counted[1].mean(axis=1).argmax())]
 
 

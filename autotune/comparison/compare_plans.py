@@ -8,11 +8,11 @@ from math import inf
 
 import numpy as np
 
-from autotune.comparison.best import at_capacity, best_plan, capacity_study, drawn_capacities
+from autotune.comparison.best import at_capacity, best_plan, capacity_study, drawn_capacities, served_log
 from autotune.comparison.operators import time_rows, where_from
 from autotune.comparison.probability_better import metric_p_better, p_better
 from autotune.comparison.robustness import rescored, robustness
-from autotune.comparison.simulated_requests import SimulatedRequests, simulated_requests
+from autotune.comparison.simulated_requests import ServedLog, SimulatedRequests, simulated_requests
 from autotune.comparison.switching import switch_cost
 from autotune.comparison.values import ComparedPlan, Comparison, MarginRow, MetricRow, SwitchCost, Verdict
 from autotune.comparison.verdict import NO_GAIN, verdict
@@ -48,6 +48,7 @@ def compare(  # noqa: PLR0913  # one for each thing that may be given
     *,
     source: str | None = None,
     requests: Requests | None = None,
+    log: ServedLog | None = None,
     scenarios: bool = True,
 ) -> Comparison:
     """Put the plan in production beside a candidate.
@@ -61,6 +62,7 @@ def compare(  # noqa: PLR0913  # one for each thing that may be given
         source: where the traffic came from, for the report.
         requests: those of the traffic, one by one, where the study holds none itself: plans are judged by how many of
             them keep the limits, simulated.
+        log: those that the study holds itself (`served_log`), where plans may have served them before.
         scenarios: whether to look at other traffic and other loads as well (`Comparison.robustness`), most of the time.
 
     Raises:
@@ -68,17 +70,18 @@ def compare(  # noqa: PLR0913  # one for each thing that may be given
     """
     if traffic is not None:
         study = on_traffic(study, traffic)
-    requests = requests or study.workload.recorded  # traffic that is given replaces the study's own log
-    study = replace(study, workload=replace(study.workload, recorded=requests))
-    whole, study = study, on_throughput(study)
+    # traffic that is given replaces the study's own log
+    whole = replace(study, workload=replace(study.workload, recorded=requests or study.workload.recorded))
+    study = on_throughput(whole)
     production = score_named(
         study, current, path="--current", missing="must name the plan in production, or give --current PLAN"
     )
-    production, proposed = _simulated(study, production, _candidate(whole, study, candidate))
+    log = log or served_log(study, production.result)
+    production, proposed = _simulated(study, production, _candidate(whole, study, candidate, log))
     before = _compared(study, production, reference=production.result)
     after = None if proposed is None else _compared(study, proposed, reference=production.result)
     simulated: tuple[SimulatedRequests, ...] = ()
-    counted = None if requests is None else _counted(study, requests, before, after)
+    counted = None if log is None else _counted(study, log, before, after)
     if counted is None:
         served = _served(study, before, after)
     else:
@@ -145,11 +148,11 @@ def on_traffic(study: Study, profile: WorkloadProfile) -> Study:
     return own if own.baseline is None else replace(own, baseline=replace(own.baseline, concurrency=None))
 
 
-def _candidate(whole: Study, study: Study, asked: str | PlanResult) -> BaselineResult | None:
+def _candidate(whole: Study, study: Study, asked: str | PlanResult, log: ServedLog | None) -> BaselineResult | None:
     """What is asked for, as `study` has it, which is `whole` without goodput: ranks and `best` are of the whole."""
     if isinstance(asked, str) and asked != BEST:
         return score_plan(study, full_string(whole, asked, path="--candidate"), path="--candidate")
-    plan = asked if isinstance(asked, PlanResult) else best_plan(whole)
+    plan = asked if isinstance(asked, PlanResult) else best_plan(whole, log=log)
     if plan is None:
         return None
     if study.objective != whole.objective:
@@ -202,12 +205,12 @@ def _counting(study: Study, current: ComparedPlan, candidate: ComparedPlan) -> F
 
 
 def _counted(
-    study: Study, requests: Requests, current: ComparedPlan, candidate: ComparedPlan | None
+    study: Study, log: ServedLog, current: ComparedPlan, candidate: ComparedPlan | None
 ) -> tuple[tuple[SimulatedRequests, ...], Floats] | None:
     """What the log's requests meet at both plans; None where one of them serves none, or no limit says what counts."""
     plans = [side.result for side in (current, candidate) if side is not None and side.result is not None]
     able = len(plans) == 2 and all(plan.has_room for plan in plans)
-    return simulated_requests(study, requests, plans) if able else None
+    return simulated_requests(study, log, plans) if able else None
 
 
 def _paid_back(gain: Gain | None, found: Verdict) -> Gain | None:

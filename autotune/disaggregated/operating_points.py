@@ -95,7 +95,7 @@ class OperatingPoints:
     def carrying(self, index: Ints, per_s: Floats) -> PoolPoint:
         """Decode pools of some of the points at the loads that just carry rates, shape `(len(index),)`, or at most."""
         evaluate = Evaluator(self.rows, self.row[index])
-        return evaluate.with_wait(_carrying(evaluate, per_s, self.rows) * evaluate.replicas, per_s)
+        return _at_rate(evaluate, per_s, self.rows)[1]
 
 
 def pair_price(first: Cluster, first_gpus: Floats, second: Cluster, second_gpus: Floats) -> Floats:
@@ -148,20 +148,13 @@ def operating_points(rows: PoolRows) -> OperatingPoints:
     if rows.role == "decode" and work.request_rate_per_s is not None and rows.slots is None:
         rows = _started(rows)
     evaluate = Evaluator(rows, np.arange(rows.budget.size))
-    count, most = rows.budget.size, _most(rows, evaluate)
-    shares = SHARES if work.request_rate_per_s is None else (1.0,)
-    if rows.role == "decode" and work.concurrency is not None:
-        tried = [np.ceil(most ** (load / (LOADS - 1)) - 1e-9) * evaluate.replicas for load in range(LOADS)]
-    elif rows.role == "decode" and work.request_rate_per_s is not None:
-        tried = [most * evaluate.replicas]
-    elif rows.role == "decode":
-        tried = [np.maximum(np.floor(most * share), 1.0) * evaluate.replicas for share in SHARES]
-        if rows.study.axes.local_prefill is not None:
-            tried += [np.minimum(most, load) * evaluate.replicas for load in WITH_PROMPTS]
+    count, rate = rows.budget.size, work.request_rate_per_s
+    if rows.role == "decode" and rate is not None:
+        load, point = _at_rate(evaluate, np.full(count, rate), rows)
+        tried, columns = [load], [point.columns]
     else:
-        tried = [np.maximum(most * share, np.minimum(most, LEAST_UTILISED)) for share in shares]
-    rate = work.request_rate_per_s
-    columns = [(evaluate(at) if rate is None else evaluate.with_wait(at, np.full(count, rate))).columns for at in tried]
+        tried = _tried(rows, evaluate)
+        columns = [evaluate(at).columns for at in tried]
     # by row, then by share, so that points of a layout lie together
     order = np.arange(count * len(tried)).reshape(len(tried), count).T.ravel()
     together = PoolColumns.joined(columns).take(order)
@@ -175,6 +168,20 @@ def operating_points(rows: PoolRows) -> OperatingPoints:
         layout=rows.row_layout[row],
         degrees=Degrees.of([c.layout for c in rows.layouts]),
     )
+
+
+def _tried(rows: PoolRows, evaluate: Evaluator) -> list[Floats]:
+    """The loads that pools are tried at, each of shape `(rows,)`; of decode pools where no rate is given."""
+    most, work = _most(rows, evaluate), rows.study.workload
+    if rows.role == "prefill":
+        shares = SHARES if work.request_rate_per_s is None else (1.0,)
+        return [np.maximum(most * share, np.minimum(most, LEAST_UTILISED)) for share in shares]
+    if work.concurrency is not None:
+        return [np.ceil(most ** (load / (LOADS - 1)) - 1e-9) * evaluate.replicas for load in range(LOADS)]
+    tried = [np.maximum(np.floor(most * share), 1.0) * evaluate.replicas for share in SHARES]
+    if rows.study.axes.local_prefill is not None:
+        tried += [np.minimum(most, load) * evaluate.replicas for load in WITH_PROMPTS]
+    return tried
 
 
 def settled(
@@ -222,16 +229,12 @@ class InTime:
 
 
 def _most(rows: PoolRows, evaluate: Evaluator) -> Floats:
-    """Per row the most that keeps its own limit, or the least that meets an offered rate.
-
-    Utilisation of prefill pools, whole sequences per replica of decode pools.
+    """Per row the most that keeps its own limit: whole sequences per replica of decode pools; of prefill pools their
+    utilisation, or that which meets an offered rate.
     """
     if isinstance(evaluate.pool, PrefillPool):
         return _most_utilised(rows.study, evaluate.pool)
-    rate = rows.study.workload.request_rate_per_s
-    if rate is None:
-        return _most_decoding(rows, evaluate, in_time=True)
-    return _carrying(evaluate, np.full(evaluate.replicas.size, rate), rows)
+    return _most_decoding(rows, evaluate, in_time=True)
 
 
 def _started(rows: PoolRows) -> PoolRows:
@@ -256,9 +259,11 @@ def _most_decoding(rows: PoolRows, evaluate: Evaluator, *, in_time: bool) -> Flo
     return low
 
 
-def _carrying(evaluate: Evaluator, rate: Floats, rows: PoolRows) -> Floats:
-    """Sequences per replica with which decode pools just carry rates, shape `(rows,)`, or the most that they decode."""
-    high = _most_decoding(rows, evaluate, in_time=False)
+def _at_rate(evaluate: Evaluator, rate: Floats, rows: PoolRows) -> tuple[Floats, PoolPoint]:
+    """Decode pools with the sequences with which they just carry rates, shape `(rows,)`, or the most that they decode:
+    these, and what the pools do.
+    """
+    most = high = _most_decoding(rows, evaluate, in_time=False)
     low = np.full_like(high, LEAST_DECODING)
     for _ in range(BISECTIONS):
         middle = np.sqrt(low * high)
@@ -267,7 +272,8 @@ def _carrying(evaluate: Evaluator, rate: Floats, rows: PoolRows) -> Floats:
     # the load that just carries a rate is a whole number of requests in each pool's replica
     columns = evaluate(high * evaluate.replicas).columns
     held = columns.requests_per_s * columns.residence_s / evaluate.replicas
-    return np.asarray(high * np.ceil(held) / held)
+    load = high * np.ceil(held) / held * evaluate.replicas
+    return load, evaluate.with_wait(load, rate, most * evaluate.replicas)
 
 
 def _most_utilised(study: Study, pool: PrefillPool) -> Floats:

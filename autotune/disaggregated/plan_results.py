@@ -30,14 +30,11 @@ from autotune.space import Resolution, resolve, violations
 from autotune.space.pool_plan import PoolPlan, Pools, slower_pool
 from autotune.space.pooled_planstring import PooledSpec, PoolSpec, format_pooled, parse_pooled
 from autotune.study import Study, dtype_choices, refused_dtypes
-from costmodel.disaggregated.pairing import PairService, pair_estimate
+from costmodel.disaggregated.pairing import CARRIED, PairService, pair_estimate
 from costmodel.disaggregated.pool_point import PoolPoint
 from costmodel.errors import InputError
 from costmodel.hardware import Cluster
 from costmodel.plan.columns import Floats, Ints
-
-CARRIED = 1.0 - 1e-9
-"""Share of a rate from which on a pool carries it."""
 
 
 def pair_results(study: Study, pairs: Sequence[Pair], *, home: str) -> list[PlanResult]:

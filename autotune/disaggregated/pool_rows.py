@@ -235,9 +235,9 @@ class Evaluator:
         """Every row at its utilisation (prefill pools) or its requests in flight (decode pools)."""
         return self.pool.at(at)
 
-    def with_wait(self, at: Floats, per_s: Floats) -> PoolPoint:
+    def with_wait(self, at: Floats, per_s: Floats, most: Floats) -> PoolPoint:
         """As `__call__`, of decode pools to which so many requests per second come, shape `(rows,)`: with their wait
-        for slots.
+        for slots, and what they can do at their `most` requests in flight.
         """
         point, work = self(at), self.study.workload
         if not isinstance(self.pool, DecodePool):
@@ -245,4 +245,6 @@ class Evaluator:
         outputs = _cv2(work.osl, [(p.weight, p.osl) for p in work.points])
         arrivals = Arrivals(gaps_cv2=work.arrival_cv**2, outputs_cv2=outputs)
         wait = slot_wait_s(self.pool, point, per_s, arrivals)
-        return replace(point, columns=replace(point.columns, slot_wait_s=wait))
+        # fewer than the most may do more, where steps outgrow captured graphs
+        able = np.maximum(self(most).columns.requests_per_s, point.columns.requests_per_s)
+        return replace(point, columns=replace(point.columns, slot_wait_s=wait, able_per_s=able))

@@ -17,7 +17,7 @@ from costmodel.disaggregated.pool_point import PoolColumns
 from costmodel.hardware import Cluster
 from costmodel.plan.columns import Bools, Floats, Ints
 
-LARGER_IS_BETTER = frozenset({"requests_per_s", "busy_s", "kv_fits_longest", "kv_capacity_sequences"})
+LARGER_IS_BETTER = frozenset({"requests_per_s", "able_per_s", "busy_s", "kv_fits_longest", "kv_capacity_sequences"})
 """Columns of a pool; of the others less is better, or all pools of a size are alike."""
 FIRST_LAYOUTS = 8
 """Layouts of either side of a split that are joined in the first round, whose plans bound what the second one joins."""
@@ -99,6 +99,8 @@ def coordinates(study: Study, points: OperatingPoints, excess: Floats) -> Floats
         first_s = own.latency_s if points.rows.role == "prefill" else own.entry_s
         smaller[1:2] = [first_s, first_s + own.longest_extra_s]
     larger = [own.requests_per_s / own.gpus, *pair_coordinates(points)]
+    if study.workload.request_rate_per_s is not None:
+        larger.append(own.able_per_s / own.gpus)
     if c.min_stage_tokens_per_s_per_gpu is not None:
         smaller.append(own.stage_gpus / own.gpus)
     if c.min_gpu_util_frac is not None:

@@ -15,7 +15,8 @@ either side, and so is the worst excess over the limits:
   C / (time in both pools and the transfer), which shorter times raise. (Where it fixes them, a slower decode pool can
   shorten the wait in front: nothing is pruned then.)
 - P(meets) = Phi((ln limit - ln median) / sd) per limit, falling in the median; and falling in sd wherever the median
-  keeps the limit, which is where a plan is feasible. Of throughput, sd is the larger of the two pools'.
+  keeps the limit, which is where a plan is feasible. Of throughput, sd is the larger of the two pools'. At a rate it
+  is also at most Phi((ln most - ln rate) / sd) of either pool, rising in the most that it can do: one more coordinate.
 - Memory limits are the pools' own: only points that keep them are joined, or, where none does, the excess is one more
   coordinate. A minimum of GPU utilisation and of throughput by stage each add the coordinate that they look at.
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from autotune.comparison import ComparedPlan, Comparison, compare
-from autotune.comparison.best import SHORTLIST, best_plan, capacity_study, drawn_capacities
+from autotune.comparison.best import SHORTLIST, best_plan, capacity_study, drawn_capacities, served_log
 from autotune.comparison.compare_plans import on_traffic
 from autotune.comparison.robustness import rescored, rescored_each
 from autotune.comparison.verdict import worst_broken
@@ -18,7 +18,7 @@ from autotune.scoring.plan_result import Launch
 from autotune.scoring.value_and_gain import served_within_limits
 from autotune.study import Study, in_place
 from autotune.traffic.profile import WorkloadProfile
-from autotune.tuning import PlanResult, tune
+from autotune.tuning import PlanResult, score_baseline, tune
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,8 +88,9 @@ def judge(  # noqa: PLR0913  # what is known of a window
     """
     found: Comparison | None = None
     if refusal is None and changed:
-        best = best_plan(study, also=also, progress=progress) if find is None else find(study)
-        found = compare(study, candidate="best" if best is None else best, scenarios=False)
+        log = None if (current := score_baseline(study)) is None else served_log(study, current.result)
+        best = best_plan(study, also=also, log=log, progress=progress) if find is None else find(study)
+        found = compare(study, candidate="best" if best is None else best, log=log, scenarios=False)
         left = None if best is None else _left_lately(best, now_s, history)
         if best is not None and left is not None:
             return _judged_together(study, now_s, (best, found), left, history)

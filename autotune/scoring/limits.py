@@ -259,12 +259,11 @@ def p_meets(limits: Sequence[Limit], service: Service) -> Floats:
     """Probability that a plan keeps every limit on latency and throughput, shape `(num_plans,)`.
 
     Under more load than it serves a plan keeps none, unless it serves more than is estimated; and where it serves
-    little more than comes, it may be that it does not: it goes at the pace of its steps, as TPOT does.
+    little more than comes, it may be that it does not, which goes with the pace of its steps.
     """
     kept = means_kept(limits, lambda name: getattr(service, name), service.kv_wait_s)
     if any(limit.overload for limit in limits):
-        sure = np.divide(service.spare_log, service.tpot_log_sd, where=service.tpot_log_sd > 0.0, out=_surely(service))
-        kept = merged([*kept.items(), (TPOT_SD, Kept(z=sure, first=np.zeros(1)))])
+        kept = merged([*kept.items(), (TPOT_SD, Kept(z=service.spare_sd, first=np.zeros(1)))])
     out = p_together(kept) * np.ones_like(service.tpot_s)
     for limit in limits:
         if limit.overload:
@@ -272,10 +271,6 @@ def p_meets(limits: Sequence[Limit], service: Service) -> Floats:
             carried = limit.excess(served * (1.0 + limit.kind.slack_frac)) <= 0.0
             out = np.where(carried, out, out * normal_cdf(limit.z_kept(served, getattr(service, limit.kind.log_sd))))
     return out
-
-
-def _surely(service: Service) -> Floats:
-    return np.full(np.broadcast(service.spare_log, service.tpot_log_sd).shape, np.inf)
 
 
 def means_kept(limits: Sequence[Limit], figure: Callable[[str], Floats], kv_wait_s: Floats) -> dict[str, Kept]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,11 +14,15 @@ from costmodel.estimate.result import (
     PhaseCost,
     Service,
     build_estimate,
+    spare_sd,
     table,
     throughputs,
 )
 from costmodel.plan.columns import Floats
 from costmodel.serving.load import Load
+
+CARRIED = 1.0 - 1e-9
+"""Share of a rate from which on it counts as carried."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +70,11 @@ def pair_service(
         rate = np.minimum(rate, limit / (inside + outside))
     if demand.in_flight is not None:
         outside = np.maximum(demand.in_flight / able - inside, 0.0)
-    return joined_service(prefill, decode, load, link, rate=rate, ttft_s=first + outside, wait_s=outside)
+    pair = joined_service(prefill, decode, load, link, rate=rate, ttft_s=first + outside, wait_s=outside)
+    if demand.offered_per_s is None:
+        return pair
+    spare = [spare_sd(pool.able_per_s, demand.offered_per_s, pool.rate_log_sd) for pool in (prefill, decode)]
+    return replace(pair, spare_sd=np.where(rate >= CARRIED * demand.offered_per_s, np.minimum(*spare), np.inf))
 
 
 def joined_service(  # noqa: PLR0913  # one for each thing that nothing else follows from
@@ -98,7 +106,7 @@ def joined_service(  # noqa: PLR0913  # one for each thing that nothing else fol
         ttft_log_sd=prefill.log_sd,
         tpot_log_sd=decode.log_sd,
         throughput_log_sd=np.maximum(prefill.rate_log_sd, decode.rate_log_sd),
-        spare_log=np.full_like(ttft_s, np.inf),
+        spare_sd=np.full_like(ttft_s, np.inf),
         transfer_s=transfer,
     )
 

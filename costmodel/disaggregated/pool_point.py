@@ -18,6 +18,8 @@ class PoolColumns(Columns):
 
     requests_per_s: Floats
     """Of all replicas of the pool, at most what its links can carry."""
+    able_per_s: Floats
+    """The most of them, however long they take; of a decode pool to which no rate comes those at its point."""
     residence_s: Floats
     """Prefill: arrival to the end of the prompt's prefill. Decode: from the transfer on, as long as it holds a slot."""
     latency_s: Floats
@@ -68,6 +70,7 @@ class PoolColumns(Columns):
         return replace(
             self,
             requests_per_s=self.requests_per_s * copies,
+            able_per_s=self.able_per_s * copies,
             gpus=self.gpus * copies,
             stage_gpus=self.stage_gpus * copies,
         )

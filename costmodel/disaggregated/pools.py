@@ -158,6 +158,7 @@ class PrefillPool(Pool):
         kv = memory.kv_bytes(np.maximum(holding, 1.0))
         columns = PoolColumns.spread(
             requests_per_s=rate,
+            able_per_s=self.able_per_s,
             residence_s=latency,
             latency_s=latency,
             longest_extra_s=(self.longest_extra_s + own + queue if self.link.longest_handed else 0.0) - latency,
@@ -262,6 +263,7 @@ class DecodePool(Pool):
         kv = memory.kv_bytes(np.minimum(held * wanted, self._held(memory)) / layout.attn_dp)
         columns = PoolColumns.spread(
             requests_per_s=rate,
+            able_per_s=rate,
             residence_s=residence,
             latency_s=tpot,
             longest_extra_s=longest - start - local - waits,

@@ -19,7 +19,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from costmodel.estimate.result import TTFT_PARTS, Estimate
+from costmodel.estimate.result import TTFT_PARTS, Estimate, spare_sd
 from costmodel.plan.columns import Floats, Ints
 
 KNOTS = np.unique(np.floor(2.0 ** np.arange(0.0, 21.0, 0.5) + 0.5))
@@ -84,12 +84,12 @@ def arriving_shares(knots: Floats, served_per_s: Floats, offered_per_s: Floats) 
 def with_spare(estimate: Estimate, rows: Ints, found: Estimate, knots: Floats, offered_per_s: Floats) -> Estimate:
     """The estimate with what some of its plans serve at most of what comes: at the best of the knots.
 
-    Arguments as `at_random`'s.
+    It goes at the pace of the steps, as TPOT does. Arguments as `at_random`'s.
     """
     most = found.requests_per_s.reshape(knots.shape).max(axis=1)
-    spare_log = estimate.spare_log.copy()
-    spare_log[rows] = np.log(np.maximum(most / offered_per_s, 1.0))
-    return replace(estimate, spare_log=spare_log)
+    spare = estimate.spare_sd.copy()
+    spare[rows] = spare_sd(most, offered_per_s, estimate.tpot_log_sd[rows])
+    return replace(estimate, spare_sd=spare)
 
 
 def at_random(  # noqa: PLR0913  # one for each thing that nothing else follows from

@@ -132,7 +132,7 @@ def combined(spread: Estimate, kinds: Kinds) -> Estimate:
         binding=_of_most(time, stacked("binding")),
         ttft_log_sd=error("ttft_log_sd", "ttft_s", weight),
         tpot_log_sd=error("tpot_log_sd", "tpot_s", outputs),
-        spare_log=stacked("spare_log")[0],
+        spare_sd=stacked("spare_sd")[0],
     )
 
 

@@ -53,8 +53,9 @@ class Service:
     """Standard deviation of log(measured / estimate); 0 where only the formulas were evaluated."""
     tpot_log_sd: Floats
     throughput_log_sd: Floats
-    spare_log: Floats
-    """Log of what is served at most over what comes; infinite where requests come as others end, or come unserved."""
+    spare_sd: Floats
+    """By how many standard deviations of its error what is served at most exceeds what comes (`spare_sd`); infinite
+    where requests come as others end, or come unserved."""
 
     @property
     def total_tokens_per_s_per_gpu(self) -> Floats:
@@ -113,6 +114,15 @@ MEMORY_KINDS = (
     "reserve",
 )
 TTFT_PARTS = ("front_end", "own_prefill", "running_step", "queue", "kv_wait", "kv_transfer")
+
+
+def spare_sd(most_per_s: Floats, offered_per_s: Floats | float, log_sd: Floats) -> Floats:
+    """Standard deviations of its log by which what is served at most exceeds what comes; infinite without an error.
+
+    Arrays of one shape, or that broadcast to it.
+    """
+    spare = np.log(np.maximum(most_per_s / offered_per_s, 1.0))
+    return np.divide(spare, log_sd, where=log_sd > 0.0, out=np.full(np.broadcast(spare, log_sd).shape, np.inf))
 
 
 def at_rate(estimate: Estimate, offered_per_s: Floats | float) -> Estimate:
@@ -239,7 +249,7 @@ def steady_estimate(
         ttft_log_sd=correction.ttft_log_sd,
         tpot_log_sd=correction.tpot_log_sd,
         throughput_log_sd=correction.throughput_log_sd(moved.first_share),
-        spare_log=np.array([np.inf]),
+        spare_sd=np.array([np.inf]),
     )
     return build_estimate(
         service,

@@ -13,6 +13,7 @@ from autotune.comparison import best
 from autotune.comparison.best import SHARES, at_capacity, best_plan, capacity_study, drawn_capacities
 from autotune.comparison.compare_plans import on_traffic
 from autotune.comparison.robustness import swept
+from autotune.comparison.simulated_requests import ServedLog
 from autotune.scoring.joint_uncertainty import DRAWS, Draws, joint_draws
 from autotune.study import Study, study_from_document
 from autotune.traffic.profile import profile_of_arrays
@@ -129,7 +130,7 @@ def test_plans_that_serve_alike_are_held_against_the_log(
         out[0], out[1] = 3.0, second / 10.0
         return out
 
-    def counted(study: Study, requests: Requests, plans: Sequence[PlanResult]) -> tuple[tuple[()], Floats]:  # noqa: ARG001
+    def counted(study: Study, log: ServedLog, plans: Sequence[PlanResult]) -> tuple[tuple[()], Floats]:  # noqa: ARG001
         held[:] = [plan.plan for plan in plans]
         return (), np.array([[2.0, 2.0], [1.5, 2.6]])
 

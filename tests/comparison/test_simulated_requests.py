@@ -8,12 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from autotune.comparison import compare
+from autotune.comparison import best, compare, simulated_requests
 from autotune.report.comparison import comparison_document
 from autotune.report.comparison_text import comparison_report
-from autotune.simulation.simulate_plan import recorded_traffic, simulate_plan
+from autotune.scoring.plan_result import PlanResult
+from autotune.simulation import simulate_plan as traffic_of
+from autotune.simulation.simulate_plan import PlanSimulation, Traffic, recorded_traffic, simulate_plan
+from autotune.study import Study
+from autotune.traffic.profile import profile_of_arrays
 from autotune.traffic.read import read_traffic
 from autotune.traffic.replayed import requests_of_log
+from costmodel.simulation.requests import Requests
 from tests.tuning.brute import question
 
 TTFT_S, TPOT_S = 0.15, 0.009
@@ -58,3 +63,34 @@ def test_requests_within_the_limits_are_counted(tmp_path: Path) -> None:
     # without a limit on latencies every request that is served counts, as before
     free = replace(study, constraints=type(study.constraints)())
     assert not compare(free, "R4/TP1", "TP4", traffic=log.profile(), requests=requests, scenarios=False).simulated
+
+
+@pytest.mark.parametrize("long_log", [10**9, 100])
+def test_a_proposed_plan_serves_the_log_once(monkeypatch: pytest.MonkeyPatch, long_log: int) -> None:
+    """Of plans that are close in capacity each is simulated once, though one is then compared: on long logs too."""
+    times = np.linspace(0.0, 1800.0, 3600)
+    prompt, output = np.full(times.size, 1000), np.full(times.size, 100)
+    requests = Requests(arrival_s=times, prompt=prompt, cached=0 * prompt, output=output)
+    study = question(
+        "llama-3.1-8b",
+        4,
+        engine="vllm",
+        workload={"isl": 1000, "osl": 100, "request_rate_per_s": 2.0},
+        constraints={"ttft_ms": 900, "tpot_ms": 45},
+    )
+    served: list[str] = []
+
+    def counted(study: Study, plan: PlanResult, traffic: Traffic) -> PlanSimulation:
+        served.append(plan.plan)
+        return simulate_plan(study, plan, traffic)
+
+    monkeypatch.setattr(traffic_of, "LONG_LOG", long_log)
+    monkeypatch.setattr(simulated_requests, "simulate_plan", counted)
+    monkeypatch.setattr(best, "CLOSE_FRAC", 1.0)
+    profile = profile_of_arrays(times, prompt, output, start_s=0.0, end_s=1800.0)
+    found = compare(study, "PP4", traffic=profile, requests=requests, scenarios=False)
+    assert found.candidate is not None
+    assert found.candidate.plan in served
+    assert len(served) == best.COUNTED + 1
+    assert len(set(served)) == len(served)
+    assert [one.requests for one in found.simulated] == [times.size, times.size]

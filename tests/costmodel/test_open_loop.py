@@ -99,7 +99,8 @@ def test_what_is_added_hangs_together(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     assert never.ttft_s[0] == before.ttft_s[0]
     told = with_spare(before, rows, found, knots, 0.5 * rate)
-    assert np.exp(told.spare_log[0]) == pytest.approx(found.requests_per_s.max() / (0.5 * rate[0]))
+    spare = np.exp(told.spare_sd[0] * before.tpot_log_sd[0])
+    assert spare == pytest.approx(found.requests_per_s.max() / (0.5 * rate[0]))
     assert once.tpot_s[0] > 1.01 * before.tpot_s[0]
     assert twice.tpot_s[0] - before.tpot_s[0] == pytest.approx(2.0 * (once.tpot_s[0] - before.tpot_s[0]))
     assert bursts.tpot_s[0] - before.tpot_s[0] == pytest.approx(4.0 * (once.tpot_s[0] - before.tpot_s[0]))

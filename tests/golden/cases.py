@@ -75,7 +75,7 @@ ANSWERS = (
     ("llama-70b-16xh100", ()),
     (
         "llama-70b-16xh100",
-        ("search.disaggregated=only", "cluster.gpus=8", "baseline.plan=tp8", "workload.request_rate_per_s=1"),
+        ("search.disaggregated=only", "cluster.gpus=8", "baseline.plan=tp8", "workload.request_rate_per_s=0.9"),
     ),
     ("reference-128", ()),
     ("qwen3-235b-64xh100", ("cluster.gpus=16", "engine=any", "workload.request_rate_per_s=2", "baseline.plan=tp8")),

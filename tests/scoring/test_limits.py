@@ -110,10 +110,7 @@ def test_what_serves_little_more_than_comes_may_not_serve_it() -> None:
     study = question(constraints={"tpot_ms": 1e6}, workload={"isl": 1009, "osl": 211, "request_rate_per_s": 2.0})
     layout = next(iter(tune(study).space.candidates))
     e = evaluate(study, layout.engine, layout.layout, np.array([8.0, 8.0, 8.0]), [2048])
-    sd = 0.1
-    spare = replace(
-        e, tpot_log_sd=np.full(3, sd), spare_log=np.array([sd, 0.0, np.inf]), requests_per_s=np.full(3, 2.0)
-    )
+    spare = replace(e, spare_sd=np.array([1.0, 0.0, np.inf]), requests_per_s=np.full(3, 2.0))
     assert p_meets(study_limits(study), spare) == pytest.approx(np.array([0.841345, 0.5, 1.0]), abs=1e-5)
     loop = question(constraints={"tpot_ms": 1e6})
     assert p_meets(study_limits(loop), spare) == pytest.approx(np.ones(3))
