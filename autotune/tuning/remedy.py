@@ -100,7 +100,7 @@ def _means(study: Study, plan: PlanResult, slack: float) -> Wanted:
     floor = slack if _rate(study, plan, slack) is None else slack * slack
     for limit in study_limits(study):
         kind = limit.kind
-        if kind.field and _may_give(kind.code):
+        if kind.field and _may_give(kind.code) and kind.code in plan.margins:
             value = limit.value(plan.metrics, plan.p_meets)
             bound = _rounded(value / floor, up=False) if kind.least else _rounded(value * slack, up=True)
             if 0.0 < bound < limit.limit if kind.least else bound > limit.limit:
@@ -115,7 +115,7 @@ def _percentiles(study: Study, plan: PlanResult, slack: float) -> Wanted:
         if value is None:
             continue
         if limit.latency and (bound := _rounded(value * slack, up=True)) > asked:
-            out[limit.code] = (limit.code.removesuffix("_ms") + "_s", bound, limit.factor)
+            out[limit.key] = (limit.key.removesuffix("_ms") + "_s", bound, limit.factor)
         elif not limit.latency and 0.0 < (bound := _rounded(value / slack, up=False)) < asked:
             out[limit.code] = (limit.code, bound, limit.factor)
     return out
