@@ -18,7 +18,9 @@ from autotune.simulation.simulate_plan import simulate_plan, study_traffic
 from autotune.study import Study
 from autotune.traffic.load import load_study
 from autotune.tuning import TuneResult, tune
+from autotune.tuning.remedy import find_remedy
 from autotune.tuning.simulate_ranking import simulate_ranking, with_percentiles, worth_simulating
+from tests.tuning.brute import question
 
 BUSY = (1.2, 1.5, 1.8, 2.0, 2.6, 4.0)
 """Requests per second in three minutes of a log that has 0.6 otherwise."""
@@ -131,3 +133,29 @@ def test_a_plan_that_serves_less_than_comes_over_a_log_breaks_that() -> None:
     scored = score(loose, [plan.candidate])[0]
     held = with_percentiles(loose, scored, (), study_traffic(loose))
     assert [v.code for v in held.violations] == [LOAD_SERVED]
+
+
+@pytest.mark.parametrize("busy_per_s", [2.6, 4.0])
+def test_what_would_have_to_give_under_a_log_does(busy_per_s: float) -> None:
+    """A plan that falls short of the fullest bin keeps looser limits, which are found and named as a study does."""
+    found = find_remedy(answer(busy_per_s))
+    assert found.settings
+    study = logged(busy_per_s)
+    given = dict(setting.removeprefix("constraints.").split("=") for setting in found.settings)
+    fields = {code.removesuffix("_ms") + "_s": float(value) / 1e3 for code, value in given.items()}
+    assert tune(replace(study, constraints=replace(study.constraints, **fields))).ranked
+
+
+def test_a_plan_that_just_misses_a_mean_gives_under_percentiles() -> None:
+    """Nobody simulated a plan that misses a limit on its mean: a remedy is looked for all the same."""
+    asked = {"isl": 1009, "osl": 64, "request_rate_per_s": 4.0}
+    limits = {"tpot_ms": 100.0, "ttft_p95_ms": 2000.0}
+    free = tune(question("llama-3.1-8b", 4, workload=asked, constraints=limits))
+    least = min(plan.metrics["tpot_s"] for plan in free.ranked)
+    tight = question("llama-3.1-8b", 4, workload=asked, constraints={**limits, "tpot_ms": 990.0 * least})
+    result = tune(tight)
+    assert not result.ranked
+    found = find_remedy(result)
+    assert [setting.split("=")[0] for setting in found.settings] == ["constraints.tpot_ms"]
+    value = float(found.settings[0].split("=")[1])
+    assert tune(replace(tight, constraints=replace(tight.constraints, tpot_s=value / 1e3))).ranked
