@@ -17,10 +17,10 @@ from autotune.evaluation.strategy import strategy
 from autotune.evaluation.values import Check, Evaluation, Sections
 from autotune.scoring.best_knobs import score_launches
 from autotune.scoring.joint_uncertainty import confidence
-from autotune.scoring.limits import KV_ROOM, Limit, study_limits
+from autotune.scoring.limits import KV_ROOM, LOAD_SERVED, Limit, study_limits
 from autotune.scoring.objective import behind
 from autotune.scoring.overload import WAITING, overload_of
-from autotune.scoring.plan_result import plan_key
+from autotune.scoring.plan_result import PERCENTILES, plan_key, relative_excess
 from autotune.scoring.unsure_means import unsure_means
 from autotune.simulation.percentile_limits import PercentileLimit, percentile_limits
 from autotune.space import Candidate
@@ -185,8 +185,28 @@ def _checks(study: Study, result: PlanResult | None, broken: tuple[Violation, ..
         rests_on="replicas x stages x GPUs of a stage",
     )
     of_means = (_check(study, result, limit) for limit in study_limits(study) if limit.code in result.margins)
+    of_log = [_log_served(result, x) for x in study_limits(study) if x.code == LOAD_SERVED and _over_bin(study, result)]
     of_requests = (limit for limit in percentile_limits(study) if limit.code in result.margins)
-    return (gpus, *of_means, *(_simulated_check(result, limit) for limit in of_requests))
+    return (gpus, *of_means, *of_log, *(_simulated_check(result, limit) for limit in of_requests))
+
+
+def _over_bin(study: Study, result: PlanResult) -> bool:
+    """Whether it was simulated how it ends that more requests come in the fullest bin of a log than are served."""
+    simulated = study.means_of_requests and PERCENTILES in result.breakdown
+    return simulated and LOAD_SERVED not in result.margins
+
+
+def _log_served(result: PlanResult, limit: Limit) -> Check:
+    """What is served in the fullest bin, where what comes beyond that waits and is served by the end of the log."""
+    return Check(
+        name=limit.code,
+        value=limit.value(result.metrics, result.p_meets),
+        limit=limit.limit,
+        unit=limit.kind.unit,
+        passed=True,
+        margin_frac=None,
+        rests_on="the log's fullest bin: what comes beyond waits, and over the log all is served, as simulated",
+    )
 
 
 def _left_open(study: Study, result: PlanResult | None) -> tuple[str, ...]:
@@ -210,6 +230,17 @@ def _check(study: Study, result: PlanResult, limit: Limit) -> Check:
     if limit.code == KV_ROOM:
         # weights beyond the memory leave less than no room: how much that is, the memory's own limit says
         excess = min(excess, limit.limit)
+    short = next((v for v in result.violations if v.code == limit.code), None)
+    if limit.code == LOAD_SERVED and short is not None and PERCENTILES in result.breakdown:
+        return Check(
+            name=limit.code,
+            value=short.value,
+            limit=short.limit,
+            unit=short.unit,
+            passed=False,
+            margin_frac=-relative_excess(short),
+            rests_on="the log's requests, simulated one by one: the queue grows",
+        )
     words = limit.kind.rests_on.format(
         longest=study.workload.longest_prompt,
         flight=result.knobs.concurrency,

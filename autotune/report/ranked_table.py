@@ -71,9 +71,9 @@ def ranked_table(result: TuneResult, shown: list[Ranked], *, overflow: str = "na
         ),
         *_key(study),
         *([] if base is None else [_versus(study, base)]),
-        _latency(TTFT, study.constraints.ttft_s),
-        _latency(TPOT, study.constraints.tpot_s),
-        *(_simulated(limit) for limit in percentile_limits(study)),
+        _latency(study, TTFT, study.constraints.ttft_s),
+        _latency(study, TPOT, study.constraints.tpot_s),
+        *(_simulated(limit) for limit in percentile_limits(study) if limit.statistic != "mean"),
         *([] if base is None else [_better(result, base)]),
         *_further(study, [plan for _, plan, _ in shown]),
     ]
@@ -183,10 +183,11 @@ def _better(result: TuneResult, base: PlanResult) -> Made:
     return Column(title="Better than now", heading="better\nthan now", first="descending", hint=said), cell
 
 
-def _latency(metric: Metric, limit_s: float | None) -> Made:
-    """A mean with its likely range: where it lies with 80 % probability."""
+def _latency(study: Study, metric: Metric, limit_s: float | None) -> Made:
+    """A mean with its likely range: where it lies with 80 % probability; simulated where the limit on it is."""
     bound = "likely range" if limit_s is None else f"at most {number(limit_s * metric.factor, 6)}"
     title, hint = ("TTFT", "mean at the longest prompt") if metric is TTFT else ("TPOT", "mean")
+    hint = "mean over simulated requests" if study.means_of_requests else hint
     column = Column(
         title=title,
         unit=metric.unit,
@@ -197,11 +198,21 @@ def _latency(metric: Metric, limit_s: float | None) -> Made:
     )
 
     def cell(plan: PlanResult) -> Cell:
-        value = told(plan, metric.name)
-        ends = "–".join(number(end, RANGE_DIGITS) for end in metric.interval(plan)) if isfinite(value) else ""
+        value, interval = _mean_met(metric, plan)
+        ends = "–".join(number(end, RANGE_DIGITS) for end in interval) if isfinite(value) else ""
         return Cell(text=metric.text(value), by=_by(value * metric.factor), small=ends)
 
     return column, cell
+
+
+def _mean_met(metric: Metric, plan: PlanResult) -> tuple[float, tuple[float, float]]:
+    """A mean latency, SI, and its likely range in the metric's unit: simulated where the limit on it is."""
+    code = f"{'ttft' if metric is TTFT else 'tpot'}_mean_ms"
+    found = plan.breakdown.get("simulated", {}).get(code)
+    if found is None:
+        return told(plan, metric.name), metric.interval(plan)
+    value, low, high = (found[end] / 1e3 for end in ("value", "likely_low", "likely_high"))
+    return value, (low * metric.factor, high * metric.factor)
 
 
 def _simulated(limit: PercentileLimit) -> Made:
@@ -335,8 +346,8 @@ def nearest_table(result: TuneResult, most: int | None, *, overflow: str = "name
 
 
 def _mean(metric: Metric, plan: PlanResult) -> Cell:
-    value = told(plan, metric.name)
-    small = metric.shown_interval(plan) if isfinite(value) else ""
+    value, interval = _mean_met(metric, plan)
+    small = "–".join(number(end) for end in interval) if isfinite(value) else ""
     return Cell(text=metric.text(value), by=_by(value * metric.factor), small=small)
 
 

@@ -13,7 +13,7 @@ from autotune.report.study_words import called, command, launch_steps
 from autotune.report.text_blocks import Block, Cell, Column, Line, Report, Row, Table, text_table
 from autotune.report.vocabulary.plan_names import name_of_key
 from autotune.report.vocabulary.titles import LIMITS, broken
-from autotune.scoring.limits import KV_ROOM, hard_limit
+from autotune.scoring.limits import ATTAINMENT, KV_ROOM, MEAN_LATENCIES, hard_limit
 from autotune.scoring.plan_result import plan_key
 from autotune.simulation.report_simulation import IN_STEP
 from autotune.space.pooled_planstring import is_pooled
@@ -169,8 +169,7 @@ def _latencies(document: Mapping[str, Any]) -> Block:
 
 def limit_title(code: str) -> str:
     """A limit as it is held against requests: those on means are means over all of them, whatever their prompts."""
-    means = {"ttft_ms": "TTFT", "tpot_ms": "TPOT", "e2e_ms": "End to end"}
-    return f"{means[code]}, mean over requests" if code in means else LIMITS[code]
+    return LIMITS[code.replace("_ms", "_mean_ms") if code in MEAN_LATENCIES else code]
 
 
 def _limits(document: Mapping[str, Any]) -> Block:
@@ -209,10 +208,13 @@ def likely_words(row: Mapping[str, Any], to: str) -> tuple[str, str]:
 
 
 def _of_longest_prompt(document: Mapping[str, Any]) -> tuple[str, ...]:
-    """Where prompts vary, what other commands hold against the limit on the mean TTFT."""
-    traffic = document["traffic"]
+    """Where prompts vary, what other commands hold against the limit on the mean TTFT: under percentiles of a log the
+    same (`Study.means_of_requests`).
+    """
+    traffic, codes = document["traffic"], {row["code"] for row in document["limits"]}
     longest, mean = traffic["longest_prompt"], traffic["mean_prompt"]
-    if round(mean) == longest or not any(row["code"] == "ttft_ms" for row in document["limits"]):
+    alike = traffic["recorded"] and bool(codes - MEAN_LATENCIES - {ATTAINMENT})
+    if round(mean) == longest or "ttft_ms" not in codes or alike:
         return ()
     told = f"tune and evaluate hold the mean TTFT of the longest prompt ({longest:,} tokens) against ttft_ms"
     return (f"{told}: here it is the mean over requests, whose prompts have {mean:,.0f} tokens on average.",)

@@ -17,7 +17,7 @@ from autotune.scoring.reach import unmeasured
 from autotune.scoring.value_and_gain import ratio_of, value_per_s
 from autotune.text.numbers import number, probability, within
 from autotune.tuning import PlanResult, TuneResult
-from autotune.tuning.remedy import Remedy, find_remedy
+from autotune.tuning.remedy import MOST_PLANS, SLACK, Remedy, find_remedy
 
 STAGE_RATE = "min_stage_tokens_per_s_per_gpu"
 SECONDS, FEW_MS = ("ttft_ms", "e2e_ms"), 60.0
@@ -183,7 +183,8 @@ def remedy_lines(found: Remedy, name: str = "") -> tuple[str, ...]:
         return (f"What would have to give: --set {' --set '.join(found.settings)}{then}",)
     if found.fewest_gpus is not None:
         return (f"The fewest of these GPUs that hold it: --set cluster.gpus={found.fewest_gpus}",)
-    return ("No change of its limits makes a plan feasible: change the model, the GPUs or the lengths.",)
+    tried = f"No looser limits were found that one of the nearest {MOST_PLANS} plans keeps"
+    return (f"{tried}, up to {SLACK[-1]:g} times what it does: change the model, the GPUs or the load.",)
 
 
 def _plans(result: TuneResult) -> str:

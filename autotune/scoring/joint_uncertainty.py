@@ -17,7 +17,16 @@ from numpy.typing import NDArray
 
 from autotune.engines import ENGINES
 from autotune.metrics import GOODPUT, METRICS, TPOT_SD, TTFT_SD
-from autotune.scoring.limits import ATTAINMENT, LOAD_SERVED, SIMULATED, Limit, hard_limit, probable, study_limits
+from autotune.scoring.limits import (
+    ATTAINMENT,
+    LOAD_SERVED,
+    MEAN_LATENCIES,
+    SIMULATED,
+    Limit,
+    hard_limit,
+    probable,
+    study_limits,
+)
 from autotune.scoring.objective import expected, looked_at, plan_figure, time_decides
 from autotune.scoring.plan_result import PlanResult
 from autotune.scoring.reach import bounded, unmeasured
@@ -133,7 +142,8 @@ class Worth:
         """What plans are worth in each draw."""
         # some errors let a plan keep every limit: those that have none are kept, and it takes the load
         able = [not any(hard_limit(v.code) or v.code == LOAD_SERVED for v in plan.violations) for plan in plans]
-        within = drawn.within(study_limits(study), estimates(plans)) & _requests_within(plans, drawn)
+        of_means = [x for x in study_limits(study) if not (study.means_of_requests and x.code in MEAN_LATENCIES)]
+        within = drawn.within(of_means, estimates(plans)) & _requests_within(plans, drawn)
         work = study.workload
         free = work.concurrency is None and work.request_rate_per_s is None
         return cls(plans=plans, ranked=_ranked(study, plans, drawn), kept=np.array(able)[:, None] & within, free=free)

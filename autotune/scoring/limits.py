@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from autotune.metrics import METRICS, TPOT_SD, TTFT_SD
 from autotune.scoring.kept_together import Kept, merged, p_together, share_of_first
 from autotune.study import Study
-from autotune.study.sections import PERCENTILE_FIELDS
+from autotune.study.sections import PERCENTILE_FIELDS, REQUEST_LATENCIES
 from costmodel.estimate.normal import normal_cdf, z_below
 from costmodel.estimate.result import Service
 from costmodel.plan.columns import Floats
@@ -27,6 +27,8 @@ KV_ROOM = "kv_capacity"
 """The limit without which no request is served: the cache holds the longest one."""
 LOAD_SERVED = "request_rate_per_s"
 """The limit that the load itself sets: the requests in flight are solved to reach it, so that it never has room."""
+MEAN_LATENCIES = frozenset({"ttft_ms", "tpot_ms", "e2e_ms"})
+"""Limits on mean latencies, as they are held against the closed form."""
 P_MEETS = "p_meets"
 """What `JOINT_PROBABILITY` binds: a figure of a plan and its limits together."""
 
@@ -313,6 +315,7 @@ _WHOSE = {
 }
 SIMULATED = {
     **{f"{x}_{share}_ms": f"{_WHOSE[x][0]} {share} over {_WHOSE[x][1]}" for x, share in PERCENTILE_FIELDS},
+    **{f"{x}_mean_ms": f"{_WHOSE[x][0]}, mean over {_WHOSE[x][1]}" for x in REQUEST_LATENCIES},
     ATTAINMENT: "Share of requests within all limits",
 }
 """Limits on simulated requests: what each is called on a page, by code."""

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from autotune.metrics import COST, GOODPUT, GPUS, METRICS, MINIMIZE, PER_GPU
-from autotune.scoring.limits import JOINT_PROBABILITY, Limit, LimitCheck, hard_limit
+from autotune.scoring.limits import JOINT_PROBABILITY, LOAD_SERVED, Limit, LimitCheck, hard_limit
 from autotune.study import Study
 from costmodel.estimate.result import Service
 from costmodel.plan.columns import Floats, Ints
@@ -169,15 +169,14 @@ TIER = 1e9
 def _broken(limits: Sequence[Limit], over: Floats) -> Floats:
     """How far off plans are, by what they break of each limit relative to it, shape `(num_plans,)`.
 
-    Under more load than a plan serves its latencies say nothing, and what it falls short by is all that counts: whoever
-    carries the rate goes before it, and both before those that cannot run.
+    Under more load than a plan serves, be it in the fullest bin of a log, its latencies say nothing, and what it falls
+    short by is all that counts: whoever carries the rate goes before it, and both before those that cannot run.
     """
     out: Floats = over[[limit.code != JOINT_PROBABILITY for limit in limits]].max(axis=0)
-    if any(limit.overload for limit in limits):
-        for tier, chosen in (
-            (TIER, [limit.overload for limit in limits]),
-            (2.0 * TIER, [hard_limit(limit.code) and not limit.overload for limit in limits]),
-        ):
+    load = [limit.code == LOAD_SERVED for limit in limits]
+    if any(load):
+        hard = [hard_limit(limit.code) and limit.code != LOAD_SERVED for limit in limits]
+        for tier, chosen in ((TIER, load), (2.0 * TIER, hard)):
             own = over[chosen].max(axis=0)
             out = np.where(own > 0.0, tier + own, out)
     return out

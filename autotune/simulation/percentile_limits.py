@@ -1,6 +1,7 @@
 """Limits on percentiles over requests, and on the share of requests that keep several limits at once.
 
-They are not the limits on means (`autotune.scoring.limits`): they are checked by simulation, plan by plan.
+They are checked by simulation, plan by plan. Limits on means are the closed form's (`autotune.scoring.limits`), but
+under a log that is simulated anyway: then they are of its requests too.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class PercentileLimit:
     """One limit that is checked on simulated requests."""
 
     code: str
-    """Its name in studies and results: `ttft_p99_ms`, `attainment_frac`."""
+    """Its name in results, and but for a mean in studies: `ttft_p99_ms`, `ttft_mean_ms`, `attainment_frac`."""
     latency: str
     """`ttft`, `tpot`, `itl` or `e2e`; empty: the share of requests that keep `bounds_s`."""
     statistic: str
@@ -46,6 +47,11 @@ class PercentileLimit:
         if not self.latency:
             return "within limits"
         return f"{TITLES[self.latency]} {self.statistic}"
+
+    @property
+    def key(self) -> str:
+        """Its name in studies."""
+        return f"{self.latency}_ms" if self.statistic == "mean" else self.code
 
     @property
     def unit(self) -> str:
@@ -132,7 +138,18 @@ def percentile_limits(study: Study) -> tuple[PercentileLimit, ...]:
         bounds = (given.ttft_s, given.tpot_s, given.e2e_s)
         share = PercentileLimit(code=ATTAINMENT, latency="", statistic="", bound=given.attainment_frac, bounds_s=bounds)
         found.append(share)
-    return tuple(found)
+    return (*found, *mean_limits(study)) if study.means_of_requests else tuple(found)
+
+
+def mean_limits(study: Study) -> tuple[PercentileLimit, ...]:
+    """The study's limits on mean latencies, as they are held against requests; none where single requests keep them."""
+    if study.limits_single_requests:
+        return ()
+    return tuple(
+        PercentileLimit(code=f"{name}_mean_ms", latency=name, statistic="mean", bound=bound)
+        for name in REQUEST_LATENCIES
+        if (bound := getattr(study.constraints, f"{name}_s")) is not None
+    )
 
 
 def is_simulated(study: Study) -> bool:

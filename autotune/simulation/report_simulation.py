@@ -12,7 +12,7 @@ import numpy as np
 from autotune.scoring.plan_result import PlanResult
 from autotune.simulation.goodput import capacity_per_s, goodput, is_full, served_per_s
 from autotune.simulation.held_back import held_back
-from autotune.simulation.percentile_limits import PercentileLimit, percentile_limits, request_bounds
+from autotune.simulation.percentile_limits import PercentileLimit, mean_limits, percentile_limits, request_bounds
 from autotune.simulation.simulate_plan import PlanSimulation, Traffic, simulate_plan, study_traffic
 from autotune.study import Study, own_option_sentence, started_with
 from costmodel.simulation.forecast import LATENCIES, STATISTICS, Likely
@@ -43,16 +43,8 @@ class BreakingLoad:
 
 def limits_of_requests(study: Study) -> tuple[PercentileLimit, ...]:
     """The limits that are held against requests: percentiles, and means unless single requests have to keep them."""
-    found = percentile_limits(study)
-    if study.limits_single_requests:
-        return found
-    means = {"ttft": study.constraints.ttft_s, "tpot": study.constraints.tpot_s, "e2e": study.constraints.e2e_s}
-    on_means = (
-        PercentileLimit(code=f"{name}_ms", latency=name, statistic="mean", bound=bound)
-        for name, bound in means.items()
-        if bound is not None
-    )
-    return (*found, *on_means)
+    of_shares = (limit for limit in percentile_limits(study) if limit.statistic != "mean")
+    return (*of_shares, *(replace(limit, code=limit.key) for limit in mean_limits(study)))
 
 
 def simulation_document(

@@ -54,6 +54,16 @@ class Study:
         """Whether `ttft_ms`, `tpot_ms` and `e2e_ms` are limits that single requests keep or not, and none on means."""
         return self.constraints.attainment_frac is not None or self.objective.metric == GOODPUT
 
+    @property
+    def means_of_requests(self) -> bool:
+        """Whether limits on mean latencies are held against the requests of a log, simulated for its percentiles.
+
+        Otherwise they are held against the closed form, which of a log knows the rate of its fullest bin alone.
+        """
+        return (
+            self.workload.recorded is not None and self.constraints.has_percentiles and not self.limits_single_requests
+        )
+
     def without_load(self) -> Self:
         """The same study with neither a request rate nor requests in flight: as much comes as a plan takes."""
         return replace(self, workload=replace(self.workload, concurrency=None, request_rate_per_s=None))

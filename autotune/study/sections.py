@@ -192,6 +192,11 @@ class Constraints:
     )
     min_gpu_util_frac: ft.Fraction | None = ft.entry("GPU utilisation, at least; 0 to 1", None)
 
+    @property
+    def has_percentiles(self) -> bool:
+        """Whether there is a limit on a percentile over requests."""
+        return any(getattr(self, f"{name}_{share}_s") is not None for name, share in PERCENTILE_FIELDS)
+
     def on_means(self) -> Constraints:
         """Limits on means alone, for the closed form: single requests are held against theirs by simulation.
 

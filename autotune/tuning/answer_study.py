@@ -12,7 +12,7 @@ from autotune.scoring.best_knobs import score
 from autotune.scoring.joint_uncertainty import Confidence, confidence
 from autotune.scoring.peaks import KV_MARGIN_FRAC, peak_variance, with_peaks
 from autotune.scoring.plan_order import order, rank
-from autotune.scoring.plan_result import PERCENTILES, PlanResult, plan_key
+from autotune.scoring.plan_result import PlanResult, plan_key
 from autotune.scoring.trial_record import Recorder, plan_of
 from autotune.simulation.percentile_limits import is_simulated
 from autotune.space import Candidate, Resolution, Space, parse_plan, resolve
@@ -146,9 +146,9 @@ def tune(
     ranked, infeasible = rank(study, both)
     by_percentile: SimulatedRanking | None = None
     if simulated:
-        from autotune.tuning.simulate_ranking import may_keep, simulate_ranking, simulated_plans
+        from autotune.tuning.simulate_ranking import simulate_ranking, simulated_plans, worth_simulating
 
-        asked = [p for p in both if PERCENTILES in p.breakdown or may_keep(study, p)]
+        asked = worth_simulating(study, both)
         by_percentile = simulate_ranking(study, asked, keep=lambda plan: keep([plan]), progress=progress)
         keep(both)
         known = {p.key for p in asked}

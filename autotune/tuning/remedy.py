@@ -60,10 +60,9 @@ def find_remedy(result: TuneResult) -> Remedy:
     """
     study = result.study
     fitting = [p for p in result.infeasible if all(_may_give(v.code) for v in p.violations)]
-    limits = percentile_limits(study)
     if fitting and _overloaded(study, fitting[0]) and (found := _most_carried(study, fitting)) is not None:
         return found
-    for plan in [p for p in fitting if not limits or "simulated" in p.breakdown][:MOST_PLANS]:
+    for plan in _figures_known(study, fitting[:MOST_PLANS]):
         for settings, changed in _loosened(study, plan):
             if settings and _feasible(changed, plan):
                 return Remedy(plan=plan, settings=settings)
@@ -71,6 +70,15 @@ def find_remedy(result: TuneResult) -> Remedy:
     if fitting or (pooled and all(pooled)):  # of separate pools alone it is not known what holds the model
         return Remedy()
     return Remedy(too_large=_too_large(study), fewest_gpus=fewest_gpus(study))
+
+
+def _figures_known(study: Study, plans: Sequence[PlanResult]) -> list[PlanResult]:
+    """Plans with what they do of each limit: a plan that breaks one on means was not held against those on requests."""
+    if not percentile_limits(study):
+        return list(plans)
+    from autotune.tuning.simulate_ranking import simulated_plans
+
+    return simulated_plans(study, plans)
 
 
 def _may_give(code: str) -> bool:
@@ -100,7 +108,7 @@ def _means(study: Study, plan: PlanResult, slack: float) -> Wanted:
     floor = slack if _rate(study, plan, slack) is None else slack * slack
     for limit in study_limits(study):
         kind = limit.kind
-        if kind.field and _may_give(kind.code):
+        if kind.field and _may_give(kind.code) and kind.code in plan.margins:
             value = limit.value(plan.metrics, plan.p_meets)
             bound = _rounded(value / floor, up=False) if kind.least else _rounded(value * slack, up=True)
             if 0.0 < bound < limit.limit if kind.least else bound > limit.limit:
@@ -115,7 +123,7 @@ def _percentiles(study: Study, plan: PlanResult, slack: float) -> Wanted:
         if value is None:
             continue
         if limit.latency and (bound := _rounded(value * slack, up=True)) > asked:
-            out[limit.code] = (limit.code.removesuffix("_ms") + "_s", bound, limit.factor)
+            out[limit.key] = (limit.key.removesuffix("_ms") + "_s", bound, limit.factor)
         elif not limit.latency and 0.0 < (bound := _rounded(value / slack, up=False)) < asked:
             out[limit.code] = (limit.code, bound, limit.factor)
     return out
@@ -213,10 +221,11 @@ def _feasible(study: Study, plan: PlanResult) -> bool:
     found = _scored(study, plan)
     if found is None:
         return False
-    if percentile_limits(study) and found.feasible:
-        from autotune.tuning.simulate_ranking import simulated_plans
+    if percentile_limits(study):
+        from autotune.tuning.simulate_ranking import may_keep, simulated_plans
 
-        (found,) = simulated_plans(study, [found])
+        if may_keep(study, found):
+            (found,) = simulated_plans(study, [found])
     return found.feasible
 
 

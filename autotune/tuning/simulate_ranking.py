@@ -11,20 +11,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import inf
+from math import inf, isnan
 
 import numpy as np
 
 from autotune.metrics import GOODPUT
 from autotune.scoring.kept_together import Kept, merged, p_together
-from autotune.scoring.limits import JOINT_PROBABILITY, LOAD_SERVED, means_kept, study_limits
+from autotune.scoring.limits import JOINT_PROBABILITY, LOAD_SERVED, MEAN_LATENCIES, means_kept, study_limits
 from autotune.scoring.plan_order import order
 from autotune.scoring.plan_result import PERCENTILES, PlanResult, Violation, worst_first
-from autotune.simulation.goodput import goodput
+from autotune.simulation.goodput import goodput, is_full, served_per_s
 from autotune.simulation.percentile_limits import PercentileLimit, is_simulated, percentile_limits
 from autotune.simulation.queue_growth import queue_grows
-from autotune.simulation.simulate_plan import Traffic, simulate_plan, study_traffic
+from autotune.simulation.simulate_plan import PlanSimulation, Traffic, simulate_plan, study_traffic
 from autotune.study import Study
+from autotune.study.sections import REQUEST_LATENCIES
+from autotune.tuning.least_latencies import least_latencies, out_of_reach
 from costmodel.simulation.forecast import Forecast, Likely
 
 LONG_REQUESTS = 0.9
@@ -51,12 +53,27 @@ class SimulatedRanking:
 
 
 def may_keep(study: Study, plan: PlanResult) -> bool:
-    """Whether a plan is worth simulating: it keeps every limit on means.
+    """Whether a plan is worth simulating: it keeps every limit that no simulation decides (`_decided`)."""
+    return all(v.code in _decided(study) for v in plan.violations)
 
-    Under a log it may also fall short of the log's fullest bin: how that ends for its requests is what is simulated.
+
+def _decided(study: Study) -> frozenset[str]:
+    """Limits that the closed form may break, and a simulation decides.
+
+    Under a log a plan may fall short of the log's fullest bin: how that ends for its requests is what is simulated, and
+    so is what they meet on average where that is limited.
     """
-    over_bin = study.workload.recorded is not None and {v.code for v in plan.violations} == {LOAD_SERVED}
-    return plan.feasible or over_bin
+    if study.workload.recorded is None:
+        return frozenset()
+    means = {*MEAN_LATENCIES, JOINT_PROBABILITY} if study.means_of_requests else set[str]()
+    return frozenset({LOAD_SERVED, *means})
+
+
+def worth_simulating(study: Study, plans: Sequence[PlanResult]) -> list[PlanResult]:
+    """Plans that `may_keep` every limit, but for those surely out of reach; and those that were simulated before."""
+    able = [plan for plan in plans if PERCENTILES not in plan.breakdown and may_keep(study, plan)]
+    keys = {plan.key for plan in able} - out_of_reach(study, able)
+    return [plan for plan in plans if PERCENTILES in plan.breakdown or plan.key in keys]
 
 
 def simulate_ranking(
@@ -72,7 +89,8 @@ def simulate_ranking(
     A plan that was simulated before is taken as it is; `keep` is called with every other as soon as it is simulated.
     """
     limits, traffic = percentile_limits(study), search_traffic(study, plans)
-    at_best = {plan.key: _at_best(study, plan, traffic) for plan in plans}
+    least = least_latencies(study, plans)
+    at_best = {plan.key: _at_best(study, plan, traffic, least.get(plan.key)) for plan in plans}
     kept: list[PlanResult] = []
     broken: list[PlanResult] = []
     waiting = sorted(plans, key=lambda p: (at_best[p.key], p.plan))
@@ -121,7 +139,7 @@ def simulated_plans(study: Study, plans: Sequence[PlanResult], *, like: Sequence
 def search_traffic(study: Study, plans: Sequence[PlanResult]) -> Traffic:
     """What every plan of a search is simulated under: of a long log windows that stand for it."""
     whole = study_traffic(study)
-    leading = sorted(plans, key=lambda p: (_at_best(study, p, whole), p.plan))[:WANTED]
+    leading = sorted(plans, key=lambda p: (not p.feasible, _at_best(study, p, whole), p.plan))[:WANTED]
     taken = sorted(plan.metrics["e2e_s"] for plan in leading)
     return whole.sampled(taken[int(LONG_REQUESTS * (len(taken) - 1))] if taken else 0.0)
 
@@ -140,12 +158,18 @@ def with_percentiles(study: Study, plan: PlanResult, limits: Sequence[Percentile
     simulation = simulate_plan(study, plan, traffic.for_plan(plan.metrics["e2e_s"]), range_for=keeps_all)
     if traffic.sample is not None and queue_grows(simulation.forecast.expected) and keeps_all(simulation.forecast):
         return with_percentiles(study, plan, limits, replace(traffic, sample=None))
-    figures = {limit.code: limit.figure(simulation.forecast) for limit in limits}
-    waived = LOAD_SERVED if may_keep(study, plan) and not plan.feasible else ""
-    violations = [v for v in plan.violations if v.code not in (waived, JOINT_PROBABILITY)]
-    for limit in limits:
-        found = limit.violation(figures[limit.code])
-        violations += [] if found is None else [found]
+    forecast = simulation.forecast
+    figures = {limit.code: limit.figure(forecast) for limit in limits}
+    decided = _decided(study)
+    margins = {
+        c: excess for c, excess in plan.margins.items() if c not in decided or (c == LOAD_SERVED and excess <= 0)
+    }
+    margins |= {limit.code: limit.excess(figures[limit.code]) for limit in limits}
+    violations = [v for v in plan.violations if v.code not in decided and v.code != JOINT_PROBABILITY]
+    violations += [found for limit in limits if (found := limit.violation(figures[limit.code])) is not None]
+    if study.means_of_requests and (short := _short(traffic, simulation)) is not None:
+        violations.append(short)
+        margins[LOAD_SERVED] = short.excess
     p_kept = _p_kept(study, plan, [limit.surely(figures[limit.code]) for limit in limits])
     least = study.search.min_p_meets
     if p_kept < least and (not violations or any(v.code == JOINT_PROBABILITY for v in plan.violations)):
@@ -153,34 +177,61 @@ def with_percentiles(study: Study, plan: PlanResult, limits: Sequence[Percentile
         violations.append(
             Violation(code=JOINT_PROBABILITY, value=p_kept, limit=least, excess=excess, unit="probability")
         )
-    margins = {code: excess for code, excess in plan.margins.items() if code != waived}
-    margins |= {limit.code: limit.excess(figures[limit.code]) for limit in limits}
-    if JOINT_PROBABILITY in margins:
+    if JOINT_PROBABILITY in plan.margins:
         margins[JOINT_PROBABILITY] = least - p_kept
-    shown = {limit.code: _shown(figures[limit.code], limit.factor) for limit in limits}
-    for limit in limits:
-        if (error := limit.sampling_error(simulation.forecast)) is not None:
-            shown[limit.code]["sampling_error"] = error * limit.factor
-    expected_ms = {
-        f"{name}_{statistic}_ms": 1e3 * value for (name, statistic), value in simulation.forecast.statistics().items()
-    }
-    metrics: Mapping[str, float] = plan.metrics
+    met = _as_met(plan, forecast) if study.means_of_requests else plan
+    shown, metrics = _simulated_figures(forecast, limits, figures), met.metrics
     if study.objective.metric == GOODPUT:
         good = goodput(study, traffic, simulation, gpus=round(plan.metrics["gpus"]))
         metrics, shown = {**metrics, GOODPUT: good.value}, {**shown, GOODPUT: _shown(good, 1.0)}
+    expected_ms = {f"{name}_{statistic}_ms": 1e3 * value for (name, statistic), value in forecast.statistics().items()}
     return replace(
-        plan,
+        met,
         feasible=not violations,
         violations=worst_first(violations),
         margins=margins,
         metrics=metrics,
         p_meets=p_kept,
-        breakdown={**plan.breakdown, "simulated": shown, PERCENTILES: expected_ms},
+        breakdown={**met.breakdown, "simulated": shown, PERCENTILES: expected_ms},
     )
+
+
+def _short(traffic: Traffic, simulation: PlanSimulation) -> Violation | None:
+    """How much less of a log a plan serves than comes over all of it; None: it serves what comes."""
+    served, rate = served_per_s(traffic, simulation), traffic.rate_per_s
+    if rate is None or not is_full(traffic, served):
+        return None
+    return Violation(code=LOAD_SERVED, value=served, limit=rate, excess=rate - served, unit="requests/s")
+
+
+def _as_met(plan: PlanResult, forecast: Forecast) -> PlanResult:
+    """The plan with the mean latencies that a log's requests meet, in place of those in its fullest bin.
+
+    What TTFT is made of stays as it is there, and so does what the longest prompt adds to it.
+    """
+    met = {name: forecast.latency(name, "mean").value for name in REQUEST_LATENCIES}
+    metrics = {**plan.metrics, **{f"{name}_s": value for name, value in met.items() if not isnan(value)}}
+    share = metrics["ttft_s"] / max(plan.metrics["ttft_s"], 1e-300)
+    metrics["ttft_longest_s"] = metrics["ttft_s"] + plan.metrics["ttft_longest_s"] - plan.metrics["ttft_s"]
+    parts = {name: seconds * share for name, seconds in plan.breakdown["ttft_parts_s"].items()}
+    return replace(plan, metrics=metrics, breakdown={**plan.breakdown, "ttft_parts_s": parts})
+
+
+def _simulated_figures(
+    forecast: Forecast, limits: Sequence[PercentileLimit], figures: Mapping[str, Likely]
+) -> dict[str, dict[str, float]]:
+    """What is simulated of each limit, by its code, in its unit."""
+    shown = {limit.code: _shown(figures[limit.code], limit.factor) for limit in limits}
+    for limit in limits:
+        if (error := limit.sampling_error(forecast)) is not None:
+            shown[limit.code]["sampling_error"] = error * limit.factor
+    return shown
 
 
 def _p_kept(study: Study, plan: PlanResult, simulated: Sequence[tuple[str, Kept]]) -> float:
     """Probability that a plan keeps its limits on means and these together: no more than that of means alone."""
+    if study.means_of_requests:
+        return float(p_together(merged(simulated))[0])
     wait = np.array([plan.breakdown["ttft_parts_s"].get("kv_wait", 0.0)])
     means = means_kept(study_limits(study), lambda name: np.array([plan.metrics[name]]), wait)
     together = p_together(merged([*means.items(), *simulated]))
@@ -191,8 +242,13 @@ def _shown(likely: Likely, factor: float) -> dict[str, float]:
     return {"value": likely.value * factor, "likely_low": likely.low * factor, "likely_high": likely.high * factor}
 
 
-def _at_best(study: Study, plan: PlanResult, traffic: Traffic) -> float:
-    """What sorts a plan before it is simulated: its place can only be behind it."""
+def _at_best(study: Study, plan: PlanResult, traffic: Traffic, least: Mapping[str, float] | None = None) -> float:
+    """What sorts a plan before it is simulated: its place can only be behind it.
+
+    `least`: of `least_latencies`.
+    """
+    if least is not None:
+        plan = replace(plan, metrics={**plan.metrics, **least}, p_meets=1.0)
     if study.objective.metric != GOODPUT:
         return order(study, plan)
     if traffic.rate_per_s is None:

@@ -37,6 +37,8 @@ def limits_table(study: Study, plans: Named) -> Table:
     each = [plan for _, _, plan in plans]
     rows = []
     for limit in study_limits(study):
+        if not any(limit.code in plan.margins for plan in each):
+            continue
         bound = _Bound(
             code=limit.code, limit=limit.limit, size=limit.size, unit=limit.kind.unit, least=limit.kind.least
         )
