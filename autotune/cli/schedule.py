@@ -78,7 +78,7 @@ def schedule(
     For systemd and cron, paths are made absolute; for Kubernetes they are taken as paths in the pod.
     """
     from autotune.cli.times import duration_s
-    from autotune.retuning.scheduler_units import EMIT, job
+    from autotune.retuning.scheduler_units import EMIT, cron_interval_s, job
     from autotune.traffic.address import AUTHORIZATION, holds_secret
     from costmodel.errors import InputError
 
@@ -106,8 +106,9 @@ def schedule(
         _loop(seconds, study, command[1:])
         return
     starts = ("autotune",) if emit == "k8s" else program()
+    interval_s = cron_interval_s(seconds, every)
     made = job(
-        name=name, command=(*starts, *command), every_s=seconds, image=image, volume_claim=volume_claim, mount=mount
+        name=name, command=(*starts, *command), every_s=interval_s, image=image, volume_claim=volume_claim, mount=mount
     )
     click.echo(EMIT[emit](made), nl=False)
 

@@ -74,7 +74,7 @@ def simulate(
     loaded = question.load()
     plan = None if plan is None else full_string(loaded, plan, path="--plan")
     if traffic is None:
-        loaded = _at_its_rate(loaded, plan, rate)
+        loaded = _at_its_rate(question, loaded, plan, rate)
     document = _simulated(loaded, _scored(loaded, plan), traffic, reading, rate)
     if html is not None:
         options = (("--plan", plan), ("--traffic", traffic), ("--rate", rate))
@@ -121,10 +121,10 @@ def _scored(study: Study, plan: str | None) -> BaselineResult:
     return score_named(study, plan, path="--plan", missing=missing)
 
 
-def _at_its_rate(study: Study, plan: str | None, rate: float | None) -> Study:
+def _at_its_rate(question: Question, study: Study, plan: str | None, rate: float | None) -> Study:
     """The study at the rate that is asked for, so that the plan has the knobs that are best there; as it is at its own.
 
-    A log keeps its lengths, and what it was scored at.
+    A log keeps its lengths, and what it was scored at. Sessions are drawn at the rate as where the study says it.
     """
     from dataclasses import replace
 
@@ -134,9 +134,11 @@ def _at_its_rate(study: Study, plan: str | None, rate: float | None) -> Study:
         if result is None:
             return study
         rate = float(f"{USUAL_LOAD_FRAC * result.metrics['requests_per_s']:.4g}")
-    if rate is None or work.recorded is not None:
+    if rate is None or (work.recorded is not None and work.sessions is None):
         return study
-    said = (f"workload.request_rate_per_s={rate:g}",)
+    said = (f"workload.request_rate_per_s={rate:.12g}",)
+    if work.sessions is not None:
+        return question._replace(overrides=(*question.overrides, *said)).load()
     return replace(
         study,
         workload=replace(work, request_rate_per_s=rate, concurrency=None),

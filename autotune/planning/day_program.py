@@ -12,6 +12,9 @@ workers of a pool that no step in it needs. Fewer cost less in it, unless there 
 cost is linear in the number, up to the one that a neighbour has or to one that no longer fits. It does not fit beside
 the most workers of the other pool within the stretch, which have fewer before and after them (more of both would fit
 neither there), so that their number is one that is needed.
+
+Of schedules that take as many GPU-hours, to a GPU-second of the day, the one with most room is taken: of numbers that
+cost the same along such a line the largest, which is one that is looked at.
 """
 
 from __future__ import annotations
@@ -25,6 +28,11 @@ from costmodel.plan.columns import Floats, Ints
 
 SHORT_GPU_S = 1e12
 """What a step weighs in which a cluster is too small, per share of the load without room: nothing outweighs it."""
+
+TIE_GPU_S = 1.0
+"""What a day weighs, at most, for how full its replicas are: what fewer GPU-hours outweigh."""
+FULLEST = 8
+"""Power of the share of its room that a step's load takes: steps that are full weigh most, as limits break there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,7 +191,7 @@ def states_of(plans: Sequence[Kinds], needed: Ints, rules: DayRules) -> tuple[In
 
 
 def best_schedule(plans: Sequence[Kinds], load_per_s: Floats, rules: DayRules) -> Schedule:
-    """The schedule with the fewest GPU-hours, of those that leave the least load without room.
+    """The schedule with the fewest GPU-hours, of those that leave the least load without room; of several the roomiest.
 
     `load_per_s`, shape `(steps,)`, is what every step has to have room for; at least one plan must fit on the cluster.
     """
@@ -191,20 +199,30 @@ def best_schedule(plans: Sequence[Kinds], load_per_s: Floats, rules: DayRules) -
     plan, replicas = states_of(plans, needed, rules)
     held = (_Table.of(plans).gpus[plan] * replicas).sum(axis=1) * rules.step_s
     enough = (replicas[:, None, :] >= needed[plan]).all(axis=2)
-    hold = np.where(enough, held[:, None] + SHORT_GPU_S * short[plan], np.inf).T
+    full = TIE_GPU_S * _full_frac(_Table.of(plans).room_per_s(plan, replicas), load_per_s) / load_per_s.size
+    hold = np.where(enough, held[:, None] + full + SHORT_GPU_S * short[plan], np.inf).T
     change = change_gpu_s(plans, rules, plan, replicas)
     path = _cyclic_path(hold, change) if rules.cyclic else _path(hold, change, np.zeros(plan.size))[0]
     return schedule_of(plans, load_per_s, rules, plan[path], replicas[path])
 
 
+def _full_frac(room_per_s: Floats, load_per_s: Floats) -> Floats:
+    """How full states are with a load in each step, 0 to 1; shape `(states, steps)`, as the first argument."""
+    return np.asarray((load_per_s / np.maximum(room_per_s, load_per_s)) ** FULLEST)
+
+
 def fixed_schedule(plans: Sequence[Kinds], load_per_s: Floats, rules: DayRules) -> Schedule:
-    """The plan and the replicas that hold the fewest GPUs, of those that leave the least load without room, all day."""
+    """The plan and the replicas that hold the fewest GPUs, of those that leave the least load without room, all day.
+
+    Of several the one with most room.
+    """
     needed, _ = needed_replicas(plans, load_per_s, rules)
     plan, replicas = states_of(plans, needed, rules)
     table = _Table.of(plans)
-    without = np.maximum(1.0 - table.room_per_s(plan, replicas) / load_per_s, 0.0).max(axis=1)
+    room = table.room_per_s(plan, replicas)
+    without = np.maximum(1.0 - room / load_per_s, 0.0).max(axis=1)
     held = (table.gpus[plan] * replicas).sum(axis=1)
-    best = int(np.lexsort((held, np.round(without, 9)))[0])
+    best = int(np.lexsort((_full_frac(room, load_per_s).sum(axis=1), held, np.round(without, 9)))[0])
     every = np.full(load_per_s.size, best)
     return schedule_of(plans, load_per_s, rules, plan[every], replicas[every])
 

@@ -114,7 +114,7 @@ class Survival:
     ways: tuple[Way, ...]
     """Cheapest first, those that do not fit last."""
     plain: Way
-    """The kind that is cheapest where nothing has to be survived."""
+    """The kind that is cheapest where nothing has to be survived, with as many replicas as the load needs then."""
     best: Way | None
     """None: the cluster has no room for any."""
     place: Place | None
@@ -143,7 +143,9 @@ def survive(study: Study) -> Survival:
     if not offers:
         raise InputError.single("STUDY", "no plan keeps the limits at any load")
     ways = survivors(study, offers, load)
-    plain = min(ways, key=lambda w: (w.gpus_without, w.offer.gpus))
+    cheapest = min(ways, key=lambda w: (w.gpus_without, w.offer.gpus))
+    fits = cheapest.gpus_without <= study.cluster.gpus
+    plain = replace(cheapest, way=AS_IT_IS, replicas=cheapest.replicas_without, lost=0, fits=fits)
     best = next((way for way in ways if way.fits), None)
     shown = best or plain
     start_s = replica_start_s(study, shown.offer)
@@ -156,9 +158,7 @@ def survive(study: Study) -> Survival:
         place=None if best is None else placed(study, best.offer, best.replicas),
         start_s=start_s,
         years=None if best is None else _years(study, best, best.replicas, load),
-        years_plain=_years(study, plain, plain.replicas_without, load)
-        if plain.gpus_without <= study.cluster.gpus
-        else None,
+        years_plain=_years(study, plain, plain.replicas, load) if plain.fits else None,
         peak=None if best is None else _peak(study, best, load, start_s),
     )
 

@@ -162,7 +162,7 @@ def survival_report(document: Mapping[str, Any]) -> Report:
     if best is None:
         reason = f"The cluster has too few GPUs to survive the loss of {what}."
     else:
-        more = best["gpus"] - plain["gpus_without_failures"]
+        more = best["gpus"] - plain["gpus"]
         reason = (
             f"{best['short']} on {best['gpus']:,} GPUs survives the loss of {what}, by {best['way']}: "
             f"{more:,} GPUs more than without failures."

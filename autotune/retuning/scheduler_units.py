@@ -41,17 +41,26 @@ class Job:
     mount: str = "/data"
 
 
-def job(*, name: str, command: tuple[str, ...], every_s: float, image: str, volume_claim: str, mount: str) -> Job:
-    """Check and build a job.
+def cron_interval_s(every_s: float, given: str) -> int:
+    """An interval in whole seconds, that cron can say too.
 
     Raises:
-        InputError: the interval is none that cron can say, a name is no DNS label, or text holds control characters.
+        InputError: it is none; told as it was `given`.
     """
     seconds = int(every_s)
     if seconds != every_s or cron_fields(seconds) is None:
         raise InputError.single(
-            "--every", f"must be 1m to 30m, 1h to 12h, or 24h, and divide an hour or a day evenly, got {every_s:g} s"
+            "--every", f"must be 1m to 30m, 1h to 12h, or 24h, and divide an hour or a day evenly, got {given}"
         )
+    return seconds
+
+
+def job(*, name: str, command: tuple[str, ...], every_s: int, image: str, volume_claim: str, mount: str) -> Job:
+    """Check and build a job, at an interval of `cron_interval_s`.
+
+    Raises:
+        InputError: a name is no DNS label, or text holds control characters.
+    """
     for path, text in (("--name", name), ("--volume-claim", volume_claim)):
         if not _NAME.fullmatch(text):
             raise InputError.single(path, f"must be lower case letters, digits and hyphens, 52 at most, got {text!r}")
@@ -62,7 +71,7 @@ def job(*, name: str, command: tuple[str, ...], every_s: float, image: str, volu
         raise InputError.single(
             "--mount" if image.strip() else "--image", "must be an absolute path, and an image's name"
         )
-    return Job(name=name, command=command, every_s=seconds, image=image, volume_claim=volume_claim, mount=mount)
+    return Job(name=name, command=command, every_s=every_s, image=image, volume_claim=volume_claim, mount=mount)
 
 
 def cron_fields(every_s: int) -> str | None:

@@ -153,26 +153,32 @@ def breaking_loads(
     """For each limit the highest rate at which it is kept, between none and what the plan serves.
 
     At more a limit only seems to be kept, until the servers have filled: no queue has formed yet. What was `found` at
-    the traffic's own rate counts too: where batches end in lock step, more can be served quicker than less.
+    the traffic's own rate counts too: where batches end in lock step, more can be served quicker than less. Of sessions
+    caches find the less the more of them there are, so that a plan serves more where fewer come.
     """
     own = replace(study, workload=replace(study.workload, concurrency=None))
+    sessions, rate_per_s = study.workload.sessions is not None, traffic.rate_per_s
 
     @cache
-    def at(rate: float) -> PlanSimulation:
-        return simulate_plan(own, plan, study_traffic(own, rate_per_s=rate), with_range=False)
+    def at(rate: float) -> tuple[PlanSimulation, bool]:
+        asked = study_traffic(own, rate_per_s=rate)
+        simulation = simulate_plan(own, plan, asked, with_range=False)
+        return simulation, sessions and is_full(asked, served_per_s(asked, simulation))
 
-    def kept(limit: PercentileLimit, simulation: PlanSimulation) -> bool:
-        return limit.kept(limit.figure(simulation.forecast))
+    def kept(limit: PercentileLimit, simulation: PlanSimulation, full: bool) -> bool:
+        return limit.kept(limit.figure(simulation.forecast)) and not full
 
+    known = found, sessions and is_full(traffic, served_per_s(traffic, found, full_per_s=full_per_s))
+    most = max(full_per_s, rate_per_s or 0.0) if sessions else full_per_s
     out = []
     for limit in limits_of_requests(study):
-        low, high = 0.0, full_per_s
-        if traffic.rate_per_s is not None and traffic.rate_per_s <= full_per_s:
-            low, high = (traffic.rate_per_s, high) if kept(limit, found) else (low, traffic.rate_per_s)
+        low, high = 0.0, most
+        if rate_per_s is not None and rate_per_s <= most:
+            low, high = (rate_per_s, high) if kept(limit, *known) else (low, rate_per_s)
         for _ in range(SWEEP_HALVINGS):
             middle = 0.5 * (low + high)
-            low, high = (middle, high) if kept(limit, at(middle)) else (low, middle)
-        if high == full_per_s and kept(limit, at(high)):
+            low, high = (middle, high) if kept(limit, *at(middle)) else (low, middle)
+        if high == most and kept(limit, *at(high)):
             low = high
         out.append(BreakingLoad(code=limit.code, limit=limit.limit, unit=limit.unit, rate_per_s=low or None))
     return out

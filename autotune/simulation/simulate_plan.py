@@ -14,6 +14,7 @@ from autotune.simulation.draw_requests import SEED, study_requests
 from autotune.simulation.plan_models import plan_server, pools_model
 from autotune.simulation.queue_growth import queue_grows
 from autotune.simulation.room import most_in_flight
+from autotune.simulation.session_requests import session_requests
 from autotune.study import Study
 from costmodel.estimate.normal import Z90
 from costmodel.simulation.forecast import Forecast, StepErrors, with_ends
@@ -200,14 +201,19 @@ def study_traffic(
 ) -> Traffic:
     """The study's own traffic: that of its log; else drawn at its rate, or in a closed loop of its concurrency.
 
-    At `rate_per_s`, where it is given, requests are drawn whatever the study has. At a rate `count` are drawn for a
-    plan at least, as many as fill its servers and settle them, and no more where they are to be `exactly` so many.
+    At `rate_per_s`, where it is given, requests are drawn whatever the study has, those of sessions as sessions. At a
+    rate `count` are drawn for a plan at least, as many as fill its servers and settle them, and no more where they are
+    to be `exactly` so many.
     """
-    if study.workload.recorded is not None and rate_per_s is None:
-        found = recorded_traffic(study.workload.recorded)
+    recorded, sessions = study.workload.recorded, study.workload.sessions
+    if recorded is not None and rate_per_s is not None:
+        recorded = None
+        if sessions is not None and study.workload.turn is not None:
+            recorded = session_requests(study, sessions, rate_per_s)
+    if recorded is not None:
+        found = recorded_traffic(recorded)
         # a log has its own beginning; sessions are drawn from the midst of traffic, which servers are full of
-        filling = 0 if study.workload.sessions is None else int(WARM_UP_FRAC * len(found.requests))
-        return replace(found, counted_from=filling)
+        return replace(found, counted_from=0 if sessions is None else int(WARM_UP_FRAC * len(recorded)))
     rate, in_flight = rate_per_s or study.workload.request_rate_per_s, study.workload.concurrency
     if rate is None:
         return closed_loop(study, in_flight or 1, count=count)

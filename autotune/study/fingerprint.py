@@ -24,6 +24,7 @@ _NOT_ASKED = (
     "retune",
     "resilience",
     "recorded",
+    "turn",
     "traffic",
     "product",
 )

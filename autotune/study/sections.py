@@ -123,6 +123,9 @@ class Workload(WorkloadTable):
     """Of the requests of the log that `traffic` names."""
     recorded: Requests | None = field(default=None, compare=False, repr=False)
     """Those requests."""
+    turn: tuple[ft.Lengths, ft.Lengths] | None = field(default=None, compare=False, repr=False)
+    """Of sessions whose requests were drawn, lengths of a message and of its answer: `isl` and `osl` are the requests'.
+    """
 
     def longer(self, *, prompts: float = 1.0, outputs: float = 1.0) -> Workload:
         """The workload with prompts (the longest too) and outputs so many times as long."""
@@ -133,12 +136,13 @@ class Workload(WorkloadTable):
             longest_prompt=max(round(self.longest_prompt * prompts), 1),
             points=tuple(replace(p, isl=max(p.isl * prompts, 1.0), osl=max(p.osl * outputs, 1.0)) for p in self.points),
             recorded=None if self.recorded is None else self.recorded.longer(prompts=prompts, outputs=outputs),
+            turn=None if self.turn is None else (self.turn[0].times(prompts), self.turn[1].times(outputs)),
         )
 
     def with_hits(self, hit_frac: float) -> Workload:
         """The workload with such a share of each prompt in the prefix cache."""
         recorded = None if self.recorded is None else self.recorded.with_hits(hit_frac)
-        return replace(self, prefix_cache_hit_frac=hit_frac, recorded=recorded)
+        return replace(self, prefix_cache_hit_frac=hit_frac, recorded=recorded, turn=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

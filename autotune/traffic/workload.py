@@ -60,6 +60,7 @@ def with_traffic(study: Study, profile: WorkloadProfile, *, load: Load = "peak")
             traffic=None,
             traffic_digest="",
             recorded=None,
+            turn=None,
         ),
         search=replace(study.search, concurrency=None),
         constraints=replace(limits, **dict.fromkeys(dropped)),

@@ -61,6 +61,23 @@ def test_a_rate_is_the_same_wherever_it_is_said() -> None:
     assert closed["next"][0].endswith("--set workload.request_rate_per_s=0.7 --set workload.concurrency=")
 
 
+def test_sessions_at_a_rate_are_those_of_a_study_of_it() -> None:
+    """Caches drop what they have no room for, and in the sweep: what none ever drops was found at any rate."""
+    sessions = "workload.sessions={turns=8,system_tokens=2000,pause_s=40}"
+    shared = ["simulate", STUDY, "--plan", "R2/TP4", "--set", "cluster.gpus=8", "--set", sessions]
+    lengths = ["--set", "workload.isl={min=100,max=900}", "--set", "workload.osl={min=100,max=500}", "--json"]
+    few, option, setting = (
+        json.loads(autotune(*shared, *lengths, *own).stdout)
+        for own in (["--rate", "1"], ["--rate", "8"], ["--set", "workload.request_rate_per_s=8"])
+    )
+    assert option == setting
+    hits = [document["traffic"]["prefix_cache_hit_frac"] for document in (few, option)]
+    assert hits[1] < 0.8 * hits[0]
+    assert option["full"]
+    assert all(0.0 < row["rate_per_s"] < 8.0 for row in option["breaking_loads"])
+    assert all(row["rate_per_s"] < 9.0 for row in few["breaking_loads"])
+
+
 def test_a_broken_limit_has_its_exit_code() -> None:
     """As of a study without a plan: the answer is there, and says no."""
     limit = ("--set", "constraints.ttft_p99_ms=1")

@@ -33,6 +33,10 @@ def test_end_to_end(tmp_path: Path) -> None:
         first, last = place["gpus"]
         assert place["nodes"] == list(range(first // 8, last // 8 + 1))
         assert place["racks"] == list(range(first // 16, last // 16 + 1))
+    plain = found["without_failures"]
+    assert plain["gpus"] == plain["gpus_without_failures"] < best["gpus"]
+    assert plain["short"].startswith(f"R{plain['replicas_without_failures']} ")
+    assert (plain["replicas"], plain["lost_at_worst"]) == (plain["replicas_without_failures"], 0)
     years = found["years"]
     assert sum(years["up_frac"]) == pytest.approx(1.0)
     assert years["availability"] <= years["availability_degraded"] <= 1.0

@@ -61,6 +61,18 @@ def test_another_plan_at_night() -> None:
     assert best_schedule(kinds, load, rules(gpus=8)).plan.tolist() == [1, 1, 1, 1]
 
 
+def test_of_equal_gpu_hours_the_roomiest() -> None:
+    """Whichever comes first: two replicas of 0.6 and one of 4 hold as many GPUs; a GPU-hour outweighs any room."""
+    tight, wide, load = steady(0.6, 2), steady(4.0, 4), np.full(4, 1.0)
+    for kinds, best in (([tight, wide], 1), ([wide, tight], 0)):
+        for found in (best_schedule(kinds, load, rules()), fixed_schedule(kinds, load, rules())):
+            assert found.plan.tolist() == [best] * 4
+            assert found.room_per_s.tolist() == [4.0] * 4
+    cheaper = [steady(1.01, 3), wide]
+    assert best_schedule(cheaper, load, rules()).plan.tolist() == [0] * 4
+    assert fixed_schedule(cheaper, load, rules()).plan.tolist() == [0] * 4
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_more_load_takes_no_fewer_gpu_hours(seed: int) -> None:
     """The cost of a day is monotone in its load, as long as there is room."""

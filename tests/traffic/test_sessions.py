@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from autotune.scoring.best_knobs import score
+from autotune.simulation.session_requests import REQUESTS, session_requests
 from autotune.simulation.simulate_plan import study_traffic
 from autotune.study import Sessions, Study, study_from_document
 from autotune.traffic.load import study_at
 from autotune.traffic.profile import profile_of_arrays
-from autotune.traffic.sessions import REQUESTS, session_requests
 from autotune.traffic.workload import with_traffic
 from autotune.tuning.study_space import study_space
 from costmodel.errors import InputError
@@ -80,6 +80,17 @@ def test_sessions_are_drawn_until_servers_have_filled() -> None:
     drawn = study_traffic(busy)
     assert len(drawn.requests) == pytest.approx(60.0 * 200.0, rel=0.01)
     assert drawn.counted_from == pytest.approx(0.2 * len(drawn.requests), abs=1.0)
+
+
+def test_sessions_are_the_same_at_a_rate_wherever_it_is_said() -> None:
+    """Drawn anew, as caches find the less of them the more there are: their mean share was taken, at any rate."""
+    here, there = (study_at(_document(request_rate_per_s=rate), Path("study.toml")) for rate in (10.0, 40.0))
+    asked, own = study_traffic(here, rate_per_s=40.0), study_traffic(there)
+    assert np.array_equal(asked.requests.arrival_s, own.requests.arrival_s)
+    assert np.array_equal(asked.requests.prompt, own.requests.prompt)
+    assert asked.counted_from == own.counted_from
+    few, many = (traffic.requests.with_caches(caches=2, tokens=2e5) for traffic in (study_traffic(here), asked))
+    assert many.cached.sum() < 0.9 * few.cached.sum()
 
 
 @pytest.mark.parametrize("system_tokens", [0, 40, 10_300, 200_000])
