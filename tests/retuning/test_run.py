@@ -253,7 +253,7 @@ def test_slots_of_a_decode_pool_are_tuned_again(tmp_path: Path, traffic: Traffic
         disaggregation={"pool_gpus_multiple_of": 4},
         baseline={"plan": "P8:R4/TP2+D8:TP8", "decode_max_num_seqs": 8},
     )
-    traffic.rate = 60.0
+    traffic.rate = 52.0
     found = once(tmp_path, study=study, apply=True)
     assert (found.entry["decision"], found.entry["rule"]) == ("switch", "limit_broken")
     slots = found.entry["candidate"]["knobs"]["decode_max_num_seqs"]
@@ -262,7 +262,7 @@ def test_slots_of_a_decode_pool_are_tuned_again(tmp_path: Path, traffic: Traffic
     assert ("8" in changed[0], str(slots) in changed[1]) == (True, True)
     assert found.entry["switch"]["gpus_restarted"] == 8
     assert f"with decode_max_num_seqs {slots} for 8" in retune_paragraph(retune_document(found))
-    traffic.rate = 80.0
+    traffic.rate = 62.0  # of 136 that it serves: with less to spare another plan keeps the limits more surely
     again = once(tmp_path, 1.0, study=study)
     assert (again.entry["decision"], again.entry["rule"]) == ("keep", "same_plan")
     assert again.entry["current"]["knobs"]["decode_max_num_seqs"] == slots
