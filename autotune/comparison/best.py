@@ -15,7 +15,7 @@ from autotune.scoring.limits import study_limits
 from autotune.scoring.objective import CLOSE_FRAC
 from autotune.scoring.plan_order import rank
 from autotune.scoring.value_and_gain import served_within_limits
-from autotune.study import IntRange, Objective, Study, cluster_choices, in_place
+from autotune.study import IntRange, Objective, Study, cluster_choices, in_place, opens_clusters
 from autotune.tuning import PlanResult, tune
 from costmodel.estimate.error_model import Latencies
 from costmodel.plan.columns import Floats
@@ -85,8 +85,8 @@ def best_plan(
     the one that can be expected to serve most of it within the limits, over all that the calibration leaves open: what
     `retune` decides by. Those that serve all of it are ordered by how much of such traffic they could take, and where
     the requests of a log are at hand those that serve as much within a percent by how many of them keep the limits.
-    Disaggregated plans are scored at the traffic's mean lengths (`pool_load`). More GPUs always serve more: such plans
-    are those of the study's own cluster.
+    Disaggregated plans are scored at the traffic's mean lengths (`pool_load`). More GPUs always serve more: where a
+    study opens several clusters, it is the first that `tune` ranks over all of them.
 
     Args:
         study: its baseline is left out of the search.
@@ -95,7 +95,7 @@ def best_plan(
         progress: as in `tune`.
     """
     own = replace(study, baseline=None)
-    if not study.workload.points:
+    if not study.workload.points or opens_clusters(study):
         found = tune(own, progress=progress)
         return next(iter(found.ranked or found.infeasible), None)
     by_capacity = study.objective.direction == "maximize"

@@ -16,6 +16,8 @@ from autotune.text.numbers import number, probability
 
 NO_GAIN = "no_gain"
 """The rule of a verdict where nothing is gained, so that nothing pays for a switch."""
+LIMIT_BROKEN = "limit_broken"
+"""The rule of a switch from a plan that breaks a limit."""
 SAME_SERVED_FRAC = 0.0005
 """Requests served within the limits that differ by less are as many: the share would be printed as nothing."""
 
@@ -30,6 +32,16 @@ def worst_broken(side: ComparedPlan) -> str:
     if worst.value == inf:
         return f"{worst.code} ({ENDLESS})"
     return f"{worst.code} ({number(worst.value, 4)} against {number(worst.limit, 4)} {worst.unit})"
+
+
+def out_of_limits_words(broken: str, p_better: float, *, candidate_keeps: bool = True) -> str:
+    """Why a switch from a plan that breaks a limit is right; no share of what it is worth, which is next to none.
+
+    `broken`: the limit, in words.
+    """
+    other = "keeps every limit" if candidate_keeps else "does more within the limits, not everything"
+    sure = probability(p_better)
+    return f"the current plan breaks {broken}, the candidate {other}; better with probability {sure}"
 
 
 def duration_words(seconds: float) -> str:
@@ -104,9 +116,8 @@ def _out_of_limits(
             f"{probability(p_better)} ({policy.min_p_better:.0%} is asked)"
         )
         return _say(UNDECIDED, "not_sure", reason)
-    sure = probability(p_better)
-    reason = f"the current plan breaks {broken}, the candidate keeps every limit; better with probability {sure}"
-    return _say(SWITCH, "limit_broken", reason + _price_of_limits(study, current, candidate))
+    reason = out_of_limits_words(broken, p_better) + _price_of_limits(study, current, candidate)
+    return _say(SWITCH, LIMIT_BROKEN, reason)
 
 
 def _price_of_limits(study: Study, current: ComparedPlan, candidate: ComparedPlan) -> str:

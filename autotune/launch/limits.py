@@ -41,7 +41,8 @@ def start_limits(rows: KnobGrid, plan: PlanResult, exchange: str) -> StartLimits
         rows = replace(rows, batch=without_exchange_buffer(rows.batch))
     longest = max(study.workload.longest_prompt, study.workload.isl.max) + study.workload.osl.max
     variance = peak_variance(study.workload)
-    wanted = min(with_peaks(plan.knobs.max_num_seqs, variance), study.engine_options.max_num_seqs)
+    most = min(study.engine_options.max_num_seqs, study.workload.concurrency or np.inf)
+    wanted = int(min(with_peaks(plan.knobs.max_num_seqs, variance), most))
     memory = _memory(study, rows, wanted, longest)
     room = float(memory.kv_room_bytes[0])
     alone = float(memory.kv_bytes_longest[0])

@@ -98,6 +98,11 @@ def offer_capacities(study: Study, offer: ReplicaOffer, *, most_gpus: int) -> Ca
 
 def how_sure(*studies: Study) -> str:
     """What it means that replicas take a load within the limits of these studies, as an assumption."""
+    if any(percentile_limits(study) for study in studies):
+        return (
+            "replicas are given as much as a simulated one keeps the limits on percentiles at, by the model's best "
+            "estimate: how sure that is is not counted (`autotune evaluate` says it)"
+        )
     least = " or ".join(f"{p:.0%}" for p in sorted({study.search.min_p_meets for study in studies}))
     return f"replicas are given as much as keeps every limit with a probability of {least} (search.min_p_meets)"
 

@@ -44,7 +44,12 @@ def reach_of_one(study: Study, plan: PlanResult) -> str:
 
 
 def idle_gpus(study: Study, plan: PlanResult) -> str:
-    """`It leaves 16 x h100_sxm idle.`; empty where it uses the GPUs of every type."""
+    """`It leaves 16 x h100_sxm idle.`; empty where it uses the GPUs of every type that is there.
+
+    Those of `search.gpu` are there instead of each other, those of `cluster.also` beside the cluster's own.
+    """
+    if not study.axes.other_gpus or study.axes.gpu_types:
+        return ""
     pools, clusters = plan.pools, (study.cluster, *study.axes.other_gpus)
     used = {plan.gpu or study.cluster.gpu.name} if pools is None else {pools.prefill.gpu, pools.decode.gpu}
     idle = [f"{c.gpus:,} x {c.gpu.name}" for c in clusters if c.gpu.name not in used]

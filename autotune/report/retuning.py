@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from autotune.comparison.verdict import duration_words
+from autotune.comparison.verdict import LIMIT_BROKEN, duration_words
 from autotune.report.document import finite
 from autotune.report.text_blocks import Cell, Line, Table, text_table, toned
 from autotune.report.vocabulary.plan_names import name_of_key
@@ -184,7 +184,8 @@ def history_table(document: dict[str, Any]) -> Table | None:
         gain, sure = row["net_gain_frac"], row["p_better"]
         decision = toned(row["decision"], TONES)
         chance = "" if sure is None else probability(sure)
-        figures = ("" if gain is None else signed(gain), chance)
+        # of a plan that breaks a limit, which is worth next to nothing, the gain is no share that says anything
+        figures = ("" if gain is None or row["rule"] == LIMIT_BROKEN else signed(gain), chance)
         rows.append((row["at"], row["id"][:12], decision, row["rule"], row["from"], row["to"] or "", *figures))
     header = ("at", "id", "decision", "rule", "current plan", "candidate", "net gain", "P(better)")
     return text_table(header, rows, texts=range(6)) if rows else None

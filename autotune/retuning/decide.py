@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 
+from autotune.comparison.verdict import LIMIT_BROKEN, out_of_limits_words
 from autotune.scoring.plan_result import Launch
 from autotune.scoring.value_and_gain import gain_over
 from autotune.space.pooled_planstring import is_pooled
@@ -150,12 +151,12 @@ def decide(inputs: Inputs, policy: RetunePolicy, history: Sequence[PastSwitch]) 
         rule = "hysteresis" if back else "gain_too_small"
         extra = f", and this would be a switch back (x {policy.switch_back_factor:g})" if back else ""
         return decision(KEEP, rule, f"the net gain over {over} is {share}, below the {need:.1%} that is asked{extra}")
-    figures_in_words = f"net gain {share} over {over}, P(better) {probability(inputs.p_better)}{inputs.earlier}"
     if not inputs.current_keeps:
-        broken = f"the current plan breaks {inputs.current_breaks or 'a limit'}"
-        other = "" if inputs.candidate_keeps else ", the candidate does more within the limits, not everything"
-        return decision(SWITCH, "limit_broken", f"{broken}{other}; {figures_in_words}")
-    return decision(SWITCH, "gain", figures_in_words)
+        broken = inputs.current_breaks or "a limit"
+        reason = out_of_limits_words(broken, inputs.p_better, candidate_keeps=inputs.candidate_keeps)
+        return decision(SWITCH, LIMIT_BROKEN, f"{reason}{inputs.earlier}")
+    reason = f"net gain {share} over {over}, P(better) {probability(inputs.p_better)}{inputs.earlier}"
+    return decision(SWITCH, "gain", reason)
 
 
 def _settled(inputs: Inputs, policy: RetunePolicy, history: Sequence[PastSwitch]) -> Decision | None:

@@ -54,7 +54,7 @@ def _tokens(metric: Metric) -> str:
 
 
 def _figures(study: Study, plan: PlanResult, other: PlanResult) -> list[tuple[bool, str]]:
-    """(whether it is better, in words) of the ranked metric; at a given rate, of the time of a request."""
+    """(whether it is better, in words) of the ranked metric; at a given rate, of its GPUs and the time of a request."""
     metric = METRICS[study.objective.metric]
     if time_decides(study):
         if any(overload_of(p.breakdown) is not None for p in (plan, other)):
@@ -62,7 +62,8 @@ def _figures(study: Study, plan: PlanResult, other: PlanResult) -> list[tuple[bo
         share = plan.metrics["e2e_s"] / other.metrics["e2e_s"] - 1.0
         longer = "more" if share > 0.0 else "less"
         words = f"takes {abs(share):.0%} {longer} time for a request at the same load"
-        return [(share < 0.0, words)] if abs(share) >= SAME_FRAC else []
+        slower = [(share < 0.0, words)] if abs(share) >= SAME_FRAC else []
+        return [*metric_change(METRICS["gpus"], plan, other), *slower]
     return metric_change(metric, plan, other)
 
 
@@ -74,7 +75,7 @@ def metric_change(metric: Metric, plan: PlanResult, other: PlanResult) -> list[t
     share = now / before - 1.0
     better = (share > 0.0) == (metric.better == "maximize")
     if metric.name == "gpus":
-        return [(better, f"needs {now:,.0f} GPUs instead of {before:,.0f}")] if share else []
+        return [(better, f"needs {now:,.0f} GPU{'' if now == 1.0 else 's'} instead of {before:,.0f}")] if share else []
     return [(better, change_words(metric, share))] if abs(share) >= SAME_FRAC else []
 
 

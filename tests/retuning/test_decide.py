@@ -90,7 +90,9 @@ def test_a_broken_limit_overrides_cooldown_but_not_arithmetic() -> None:
     broken = replace(GOOD, current_keeps=False, current_breaks="ttft_ms", current_value_per_s=4.0)
     found = decide(broken, POLICY, [switched(10.0)])
     assert (found.decision, found.rule) == ("switch", "limit_broken")
-    assert "breaks ttft_ms" in found.reason
+    assert (
+        found.reason == "the current plan breaks ttft_ms, the candidate keeps every limit; better with probability 95%"
+    )
     dear = replace(broken, switch_loss=7.0 * 9_500.0)
     assert decide(dear, POLICY, [switched(10.0)]).rule == "switch_costs_more"
     unsure = replace(broken, p_better=0.5)

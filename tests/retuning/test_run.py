@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from autotune.comparison import best
-from autotune.report.retuning import repeated_line, retune_document, retune_paragraph
+from autotune.report.retuning import history_document, history_table, repeated_line, retune_document, retune_paragraph
 from autotune.retuning import decide_window as judging
 from autotune.retuning import retune_once as flow
 from autotune.retuning.entry import digest
@@ -256,6 +256,13 @@ def test_slots_of_a_decode_pool_are_tuned_again(tmp_path: Path, traffic: Traffic
     traffic.rate = 52.0
     found = once(tmp_path, study=study, apply=True)
     assert (found.entry["decision"], found.entry["rule"]) == ("switch", "limit_broken")
+    assert "the candidate keeps every limit; better with probability" in found.entry["reason"]
+    document = history_document(read_ledger(tmp_path))
+    assert document["entries"][0]["net_gain_frac"] is not None
+    table = history_table(document)
+    assert table is not None
+    gain = next(i for i, column in enumerate(table.columns) if "net gain" in str(column))
+    assert table.rows[0].cells[gain].text == ""
     slots = found.entry["candidate"]["knobs"]["decode_max_num_seqs"]
     changed = [line for line in found.entry["launch_difference"] if "--max-num-seqs" in line]
     assert [line[0] for line in changed] == ["-", "+"]
