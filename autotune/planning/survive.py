@@ -251,11 +251,15 @@ def _years(study: Study, way: Way, replicas: int, load_per_s: float) -> Years:
 
 
 def _peak(study: Study, way: Way, load_per_s: float, start_s: float) -> PeakLoss | None:
-    """The worst loss in the middle of the fullest stretch; where a slot is spare, what was lost comes back."""
+    """The worst loss in the middle of the fullest stretch; where a slot is spare, what was lost comes back.
+
+    None: everything is lost, or no request comes while it matters.
+    """
     if way.lost >= way.replicas:
         return None
     length = min(STRETCH_S, MOST_REQUESTS / load_per_s)
     requests = peak_requests(study, load_per_s, length)
+    length = min(length, float(requests.arrival_s[-1]))
     at = LOSS_AT * length
     spare = placed(study, way.offer, way.replicas).spare_slots
     event = LossEvent(
@@ -265,7 +269,8 @@ def _peak(study: Study, way: Way, load_per_s: float, start_s: float) -> PeakLoss
         back_s=study.resilience.detect_s + start_s if spare >= way.lost else inf,
     )
     run = run_loss(offer_simulation(study, way.offer), requests, way.replicas, event)
-    return PeakLoss(event=event, run=run, length_s=length, shown=(at - 0.2 * at, min(at + AFTER_S, length)))
+    found = PeakLoss(event=event, run=run, length_s=length, shown=(at - 0.2 * at, min(at + AFTER_S, length)))
+    return found if len(found.counted(run.without).requests) else None
 
 
 def peak_requests(study: Study, load_per_s: float, length_s: float) -> Requests:

@@ -62,3 +62,24 @@ def test_a_word_that_is_none() -> None:
     done = autotune("survive", STUDY, "--set", "resilience.survive=region")
     assert done.returncode == EXIT_INPUT
     assert "resilience.survive" in done.stderr
+
+
+def test_a_short_log_has_its_loss_in_its_middle(tmp_path: Path) -> None:
+    """A log that ends before the stretch that is looked at would: the loss comes while requests do."""
+    log = tmp_path / "log.csv"
+    rows = "".join(f"{0.25 * i:.2f},1024,128\n" for i in range(1000))
+    log.write_text(f"timestamp,prompt_tokens,output_tokens\n{rows}", encoding="utf-8")
+    study = tmp_path / "study.toml"
+    study.write_text(
+        'model = "llama-3.1-70b"\nengine = "vllm"\ncluster = { gpus = 32, gpu = "h100" }\n'
+        'workload = { traffic = "log.csv" }\nconstraints = { ttft_ms = 2000, tpot_ms = 40 }\n'
+        'resilience = { survive = "node" }\n',
+        encoding="utf-8",
+    )
+    done = autotune("survive", str(study), "--json")
+    assert done.returncode == 0, done.stderr
+    peak = json.loads(done.stdout)["peak_loss"]
+    assert peak["length_s"] == pytest.approx(249.75)
+    assert 0.0 < peak["lost_at_s"] < peak["length_s"]
+    assert peak["without"]["attainment_frac"] > 0.9
+    assert "A loss at the peak" in autotune("survive", str(study), "--table").stdout

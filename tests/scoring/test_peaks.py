@@ -62,6 +62,14 @@ def test_peaks_by_hand() -> None:
     assert peaks_words(64, 0.0) != peaks_words(64, 1.0) != peaks_words(64, 9.0)
 
 
+def test_no_more_than_a_closed_loop_has() -> None:
+    """One rank is not started for more requests than there are in flight."""
+    study = asked("poisson")
+    study = replace(study, workload=replace(study.workload, request_rate_per_s=None, concurrency=200))
+    plan = scored(study)
+    assert start_limits(plan_rows(study, plan), plan, "routed").max_num_seqs == plan.knobs.max_num_seqs == 200
+
+
 @pytest.mark.parametrize(("arrivals", "seqs"), [("constant", 77), ("poisson", 88), ({"cv": 3.0}, 136)])
 def test_exports_follow_the_arrivals(arrivals: Any, seqs: int) -> None:
     """A server of the same plan is started for more sequences the more unevenly requests come."""

@@ -15,7 +15,9 @@ from autotune.launch.export import choose_plan
 from autotune.launch.targets.registry import find_target
 from autotune.report.comparison import comparison_document
 from autotune.report.evaluation import evaluation_document
-from autotune.study import Study, load_study, study_from_document
+from autotune.report.reach import idle_gpus
+from autotune.study import Study, study_from_document
+from autotune.traffic.load import load_study
 from autotune.tuning import score_plan, tune
 from tests.command import autotune
 
@@ -89,6 +91,30 @@ def test_fewer_gpus_are_a_switch() -> None:
     assert found.gain.per_s > 0.0
     (step, *_) = comparison_document(found)["next"]
     assert found.candidate.plan in step
+
+
+def test_under_a_log_too(tmp_path: Path) -> None:
+    """Requests of a log on one, two or four GPUs: `compare` takes the first row, and says how many GPUs it needs."""
+    log = tmp_path / "log.csv"
+    rows = "".join(f"{0.1 * i:.1f},1024,64\n" for i in range(600))
+    log.write_text(f"timestamp,prompt_tokens,output_tokens\n{rows}", encoding="utf-8")
+    file = tmp_path / "study.toml"
+    own = TOML.replace("{isl = 1024, osl = 64}", '{traffic = "log.csv"}').replace("{max", "{gpus = [1, 2, 4], max")
+    file.write_text(f'{own}baseline = {{plan = "R4/TP1"}}\n', encoding="utf-8")
+    study = load_study(file)
+    first = tune(study).ranked[0]
+    found = compare(study, scenarios=False)
+    assert found.candidate is not None
+    assert (found.candidate.plan, first.metrics["gpus"]) == (first.plan, 1.0)
+    assert first.plan != "vllm:R4/PP1/ATP1/ADP1/MTP1/EP1"
+    assert "needs 1 GPU instead of 4" in found.verdict.reason
+
+
+def test_gpus_that_may_be_taken_instead_are_not_idle() -> None:
+    """Only those of `cluster.also` are there beside the cluster's own."""
+    study = asked("another type")
+    assert study.axes.gpu_types
+    assert {idle_gpus(study, plan) for plan in tune(study).ranked} == {""}
 
 
 def test_a_plan_on_other_gpus_is_evaluated_there() -> None:
