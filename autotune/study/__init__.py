@@ -23,9 +23,8 @@ from autotune.study.sections import (
     Objective,
     OwnOptions,
     Search,
-    Sessions,
-    Workload,
 )
+from autotune.study.workload import Sessions, Workload
 
 __all__ = [
     "Baseline",

@@ -9,8 +9,9 @@ from typing import Self
 from autotune.metrics import GOODPUT
 from autotune.study.operation import RetunePolicy, Switch
 from autotune.study.resilience import Resilience
-from autotune.study.sections import Baseline, Constraints, EngineOptions, Objective, Search, Workload
+from autotune.study.sections import Baseline, Constraints, EngineOptions, Objective, Search
 from autotune.study.wider_search import WiderSearch
+from autotune.study.workload import Workload
 from costmodel.arch import Arch
 from costmodel.calibration.profile import Profile
 from costmodel.hardware import Cluster

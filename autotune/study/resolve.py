@@ -21,11 +21,10 @@ from autotune.study.sections import (
     EngineOptions,
     Objective,
     Search,
-    Workload,
-    WorkloadTable,
 )
 from autotune.study.study_table import StudyTable
 from autotune.study.wider_search import DRAFT_FRAC_PER_TOKEN, Speculative, WiderSearch
+from autotune.study.workload import Workload, WorkloadTable
 from costmodel.arch import Arch, least_weight_bytes
 from costmodel.calibration.profile import Profile
 from costmodel.calibration.residual import expected_error, not_measured

@@ -15,8 +15,9 @@ from autotune.study.division import DivisionTable, ModelShare
 from autotune.study.field_types import EngineOrAny
 from autotune.study.operation import RetunePolicy, Switch
 from autotune.study.resilience import Resilience
-from autotune.study.sections import Baseline, Constraints, EngineOptions, ObjectiveTable, SearchTable, WorkloadTable
+from autotune.study.sections import Baseline, Constraints, EngineOptions, ObjectiveTable, SearchTable
 from autotune.study.wider_search import Disaggregation, OtherGpusTable, Speculative
+from autotune.study.workload import WorkloadTable
 from costmodel.hardware.catalog import GpuTable
 
 Price = Annotated[float, Field(strict=True, gt=0, le=1e6)]
