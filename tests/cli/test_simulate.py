@@ -68,7 +68,7 @@ def test_sessions_at_a_rate_are_those_of_a_study_of_it() -> None:
     lengths = ["--set", "workload.isl={min=100,max=900}", "--set", "workload.osl={min=100,max=500}", "--json"]
     few, option, setting = (
         json.loads(autotune(*shared, *lengths, *own).stdout)
-        for own in (["--rate", "1"], ["--rate", "8"], ["--set", "workload.request_rate_per_s=8"])
+        for own in (["--rate", "2"], ["--rate", "8"], ["--set", "workload.request_rate_per_s=8"])
     )
     assert option == setting
     hits = [document["traffic"]["prefix_cache_hit_frac"] for document in (few, option)]

@@ -1,4 +1,4 @@
-"""A hundred random studies: every statement that costs little, and by turns those that score plans again."""
+"""Fifty random studies: every statement that costs little, and by turns those that score plans again."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.properties.run import violations_of
 from tests.properties.statements import better_gpu, load_losses
 from tests.properties.studies import study_of
 
-STUDIES, CHUNKS, PLANS = 100, 10, 2
+STUDIES, CHUNKS, PLANS = 50, 10, 2
 BEHIND_A_HOLLOW: list[dict[str, Any]] = [
     # prompts of one token's outputs leave the GPUs idle together until they fill more than one step
     {
