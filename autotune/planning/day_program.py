@@ -13,8 +13,8 @@ cost is linear in the number, up to the one that a neighbour has or to one that 
 the most workers of the other pool within the stretch, which have fewer before and after them (more of both would fit
 neither there), so that their number is one that is needed.
 
-Of schedules that take as many GPU-hours, to a GPU-second of the day, the one with most room is taken: of numbers that
-cost the same along such a line the largest, which is one that is looked at.
+Of schedules that take as many GPU-hours, to a GPU-second of the day, the one with most room is taken. Where all
+numbers along such a line cost the same, that is the largest, which is one of those that are looked at.
 """
 
 from __future__ import annotations

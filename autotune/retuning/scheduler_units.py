@@ -42,10 +42,10 @@ class Job:
 
 
 def cron_interval_s(every_s: float, given: str) -> int:
-    """An interval in whole seconds, that cron can say too.
+    """An interval that cron can say, in whole seconds.
 
     Raises:
-        InputError: it is none; told as it was `given`.
+        InputError: cron cannot say it; the message has the interval as it was `given`.
     """
     seconds = int(every_s)
     if seconds != every_s or cron_fields(seconds) is None:
