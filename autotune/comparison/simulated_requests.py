@@ -81,12 +81,12 @@ def simulated_requests(
 
 def _simulated(study: Study, plan: PlanResult, traffic: Traffic, whole: Traffic) -> SimulatedRequests:
     done = simulate_plan(study, plan, traffic)
-    if traffic.sample is not None and queue_grows(done.forecast.expected):
+    if traffic.sample is not None and queue_grows(done.expected):
         return _simulated(study, plan, whole, whole)
     return SimulatedRequests(
         requests=len(whole.requests),
         sampled="" if traffic.sample is None else traffic.sample.words(),
         within_limits_frac=done.forecast.attainment(**request_bounds(study)),
-        within_limits_per_s=goodput(study, traffic, done, gpus=1),
+        within_limits_per_s=goodput(study, traffic, done.forecast, gpus=1),
         latencies_s={name: {s: done.forecast.latency(name, s).value for s in SHOWN} for name in LATENCIES},
     )

@@ -124,7 +124,7 @@ class Player:
             simulation = simulate_plan(own, plan, traffic, with_range=False)
         except NoRoomError:
             return 0.0
-        return goodput(own, traffic, simulation, gpus=1).value
+        return goodput(own, traffic, simulation.forecast, gpus=1).value
 
     def requests(self, start_s: float, end_s: float) -> Requests | None:
         """The trace's requests of a stretch; None where it is scaled, or holds too few."""

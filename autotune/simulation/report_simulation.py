@@ -55,11 +55,11 @@ def simulation_document(
     done = forecast.expected
     share = forecast.attainment(**request_bounds(study))
     full_per_s = capacity_per_s(found) if sweep else None
-    served = served_per_s(traffic, found, full_per_s=full_per_s)
+    served = served_per_s(traffic, found)
     # where no queue grows at the rate that comes, that is served, whatever a closed loop does
     full_per_s = None if full_per_s is None else max(full_per_s, served)
     with_times = found.traffic.serve(found.part.paced(forecast.errors.pace), timeline=True)
-    full, good = is_full(traffic, served), min(goodput(study, traffic, found, gpus=1).value, served)
+    full, good = is_full(traffic, served), min(goodput(study, traffic, forecast, gpus=1).value, served)
     return {
         "study": study.name,
         "plan": plan.plan,
@@ -168,7 +168,7 @@ def breaking_loads(
     def kept(limit: PercentileLimit, simulation: PlanSimulation, full: bool) -> bool:
         return limit.kept(limit.figure(simulation.forecast)) and not full
 
-    known = found, sessions and is_full(traffic, served_per_s(traffic, found, full_per_s=full_per_s))
+    known = found, sessions and is_full(traffic, served_per_s(traffic, found))
     most = max(full_per_s, rate_per_s or 0.0) if sessions else full_per_s
     out = []
     for limit in limits_of_requests(study):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from math import ceil, exp
-from typing import TypeVar
 
 import numpy as np
 
@@ -24,7 +23,6 @@ from costmodel.simulation.sampled_windows import SampledWindows, sample_windows
 from costmodel.simulation.served import percentile
 from costmodel.simulation.simulate import Routing, ServerModel, Simulated, simulate, simulate_closed
 
-_Model = TypeVar("_Model", ServerModel, PoolsModel)
 REQUESTS = 2000
 """Requests that a search simulates for each plan where no log gives them, at least: 16 that count lie beyond p99."""
 REQUESTS_OF_ONE = 4000
@@ -168,11 +166,12 @@ def _warm_up_s(request_s: float) -> float:
     return min(max(WARM_UP_REQUESTS * request_s, LEAST_WARM_UP_S), MOST_WARM_UP_S)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class PlanSimulation:
-    """What came of it."""
+    """What came of it. What else is asked of it is simulated once, when it is asked for."""
 
-    forecast: Forecast
+    in_proportion: Forecast
+    """As expected, with times as much shorter and longer as steps may be: `forecast` is the likely range."""
     utilisation: float
     """Share of the time in which replicas ran steps, mean."""
     preemptions: int
@@ -183,6 +182,8 @@ class PlanSimulation:
     """The part of the model that was simulated: all of it, or one that the others are like and meet the same as."""
     alike: float
     """How many times this part the plan is."""
+    closed_loops_per_s: dict[int, float] = field(default_factory=dict, compare=False)
+    """What one part was found to serve with so many in flight, requests per second."""
 
     @property
     def server(self) -> ServerModel:
@@ -194,6 +195,28 @@ class PlanSimulation:
         if not isinstance(self.model, ServerModel):
             raise TypeError("must be the simulation of a plan of one kind of replica")
         return self.model
+
+    @property
+    def expected(self) -> Simulated:
+        """What was simulated at the expected pace."""
+        return self.in_proportion.expected
+
+    @property
+    def errors(self) -> StepErrors:
+        """How sure the length of steps is."""
+        return self.in_proportion.errors
+
+    @cached_property
+    def forecast(self) -> Forecast:
+        """With the likely range of steps' length drawn through the simulation, which is run at both of its ends."""
+        done, errors, traffic = self.expected, self.errors, self.traffic
+        ends = traffic.of_ends(done) if errors.pace_log_sd else traffic
+        base = done
+        if traffic.sample is not None:
+            base = replace(done, sample=ends.sample)
+        elif ends.sample is not None:
+            base = ends.serve(self.part.paced(errors.pace))
+        return with_ends(self.part, errors, ends.serve, expected=done, base=base)
 
 
 def study_traffic(
@@ -263,74 +286,49 @@ def simulate_plan(
     *,
     routing: Routing = Routing.ROUND_ROBIN,
     with_range: bool = True,
-    range_for: Callable[[Forecast], bool] | None = None,
 ) -> PlanSimulation:
     """Serve traffic by a plan with its dtypes and token budget, and the engine options of the study or its own.
 
     Engines let in as many sequences as `max_num_seqs` of these says, whatever concurrency the plan was ranked
-    for: in a burst there are more of them than on average. Without a range it is simulated once, as it is expected.
-    A disaggregated plan has the seats and token budgets of its pools, and its own routing.
+    for: in a burst there are more of them than on average. A disaggregated plan has the seats and token budgets of its
+    pools, and its own routing.
 
     Args:
         study: whose requests and engine options these are.
         plan: what serves.
         traffic: what comes.
         routing: how the router in front of the replicas chooses one.
-        with_range: whether the likely range of steps' length is drawn through the simulation.
-        range_for: tells of what was simulated as expected whether it is worth that; where it is not, the likely range
-            is in proportion to that of steps. None: all is.
+        with_range: whether steps have a likely range, so that there is one to be drawn.
     """
+    model: ServerModel | PoolsModel
     if plan.pools is not None:
-        pools, errors = pools_model(study, plan)
-        errors = errors if with_range else replace(errors, pace_log_sd=0.0)
-        return _simulated(study, plan, (pools, errors), traffic, range_for)
-    model, errors = plan_server(study, plan, open_loop=traffic.rate_per_s is not None)
-    model = replace(model, routing=routing)
-    errors = errors if with_range else replace(errors, pace_log_sd=0.0)
-    return _simulated(study, plan, (model, errors), traffic, range_for)
-
-
-def _simulated(
-    study: Study,
-    plan: PlanResult,
-    known: tuple[_Model, StepErrors],
-    offered: Traffic,
-    range_for: Callable[[Forecast], bool] | None,
-) -> PlanSimulation:
-    """What a model makes of the traffic, at its expected and its likely paces."""
-    model, errors = known
-    alike, part = 1.0, model
-    if offered.least:
-        part = model.part
-        alike = model.parts
-        traffic, done = _settled(study, plan, part, errors, offered, alike=alike)
+        model, errors = pools_model(study, plan)
     else:
-        traffic = offered.with_caches(model)
-        done = traffic.serve(model.paced(errors.pace))
-    found = Forecast.in_proportion(done, errors)
-    if range_for is None or range_for(found):
-        ends = traffic.of_ends(done) if errors.pace_log_sd else traffic
-        base = done
-        if traffic.sample is not None:
-            base = replace(done, sample=ends.sample)
-        elif ends.sample is not None:
-            base = ends.serve(part.paced(errors.pace))
-        found = with_ends(part, errors, ends.serve, expected=done, base=base)
+        server, errors = plan_server(study, plan, open_loop=traffic.rate_per_s is not None)
+        model = replace(server, routing=routing)
+    errors = errors if with_range else replace(errors, pace_log_sd=0.0)
+    alike, part = 1.0, model
+    if traffic.least:
+        alike, part = model.parts, model.part
+        served, done = _settled(study, plan, model, errors, traffic)
+    else:
+        served = traffic.with_caches(model)
+        done = served.serve(model.paced(errors.pace))
     begin, end = done.served.requests.arrival_s.min(initial=np.inf), np.nanmax(done.served.finish_s, initial=0.0)
-    lasted = max(float(end - min(begin, 0.0)), 1e-9) if traffic.sample is None else traffic.sample.simulated_s
+    lasted = max(float(end - min(begin, 0.0)), 1e-9) if served.sample is None else served.sample.simulated_s
     return PlanSimulation(
-        forecast=found,
+        in_proportion=Forecast.in_proportion(done, errors),
         utilisation=min(done.busy_s / lasted / part.replicas, 1.0),
         preemptions=done.preemptions,
         model=model,
-        traffic=traffic,
+        traffic=served,
         part=part,
         alike=alike,
     )
 
 
 def _settled(
-    study: Study, plan: PlanResult, part: _Model, errors: StepErrors, offered: Traffic, *, alike: float
+    study: Study, plan: PlanResult, model: ServerModel | PoolsModel, errors: StepErrors, offered: Traffic
 ) -> tuple[Traffic, Simulated]:
     """Requests that come to one part of a plan, as many as settle it, and what they meet.
 
@@ -338,6 +336,7 @@ def _settled(
     likely range; where they take far longer in the simulation, by that. No more fill a part than it has room for: what
     comes beyond waits in front of it.
     """
+    part, alike = model.part, model.parts
     rate = (offered.rate_per_s or 0.0) / alike
     most = most_in_flight(part, offered.requests, generated_frac=0.5)
     spread = exp(Z90 * errors.pace_log_sd)

@@ -19,7 +19,10 @@ from costmodel.arch import least_weight_bytes
 from costmodel.errors import InputError
 
 if TYPE_CHECKING:
+    from autotune.scoring.plan_result import Launch
+    from autotune.simulation.simulate_plan import PlanSimulation, Traffic
     from autotune.tuning.answer_study import TuneResult
+    from autotune.tuning.simulate_ranking import Simulating
 
 SLACK = (1.0, 1.02, 1.05, 1.1, 1.2, 1.35, 1.6, 2.0, 3.0)
 """By how much more than its figure a limit is loosened: keeping one at its very edge is a coin toss."""
@@ -58,13 +61,13 @@ def find_remedy(result: TuneResult) -> Remedy:
 
     Where the nearest does not take the request rate, it is the highest rate that any plan takes within the limits.
     """
-    study = result.study
+    study, simulated = result.study, _simulated_once()
     fitting = [p for p in result.infeasible if all(_may_give(v.code) for v in p.violations)]
-    if fitting and _overloaded(study, fitting[0]) and (found := _most_carried(study, fitting)) is not None:
+    if fitting and _overloaded(study, fitting[0]) and (found := _most_carried(study, fitting, simulated)) is not None:
         return found
-    for plan in _figures_known(study, fitting[:MOST_PLANS]):
+    for plan in _figures_known(study, fitting[:MOST_PLANS], simulated):
         for settings, changed in _loosened(study, plan):
-            if settings and _feasible(changed, plan):
+            if settings and _feasible(changed, plan, simulated):
                 return Remedy(plan=plan, settings=settings)
     pooled = [p.pools is not None for p in result.infeasible]
     if fitting or (pooled and all(pooled)):  # of separate pools alone it is not known what holds the model
@@ -72,13 +75,28 @@ def find_remedy(result: TuneResult) -> Remedy:
     return Remedy(too_large=_too_large(study), fewest_gpus=fewest_gpus(study))
 
 
-def _figures_known(study: Study, plans: Sequence[PlanResult]) -> list[PlanResult]:
+def _simulated_once() -> Simulating:
+    """Simulates a plan as it is started once at a rate: of what is tried the limits differ, and rates, and no more."""
+    from autotune.simulation.simulate_plan import simulate_plan
+
+    known: dict[tuple[Launch, float | None, bool], PlanSimulation] = {}
+
+    def simulated(study: Study, plan: PlanResult, traffic: Traffic) -> PlanSimulation:
+        key = plan.launch, traffic.rate_per_s, traffic.sample is None
+        if key not in known:
+            known[key] = simulate_plan(study, plan, traffic)
+        return known[key]
+
+    return simulated
+
+
+def _figures_known(study: Study, plans: Sequence[PlanResult], simulated: Simulating) -> list[PlanResult]:
     """Plans with what they do of each limit: a plan that breaks one on means was not held against those on requests."""
     if not percentile_limits(study):
         return list(plans)
     from autotune.tuning.simulate_ranking import simulated_plans
 
-    return simulated_plans(study, plans)
+    return simulated_plans(study, plans, simulated=simulated)
 
 
 def _may_give(code: str) -> bool:
@@ -143,7 +161,7 @@ def _overloaded(study: Study, plan: PlanResult) -> bool:
     return study.workload.recorded is None and any(v.code == LOAD_SERVED for v in plan.violations)
 
 
-def _most_carried(study: Study, plans: Sequence[PlanResult]) -> Remedy | None:
+def _most_carried(study: Study, plans: Sequence[PlanResult], simulated: Simulating) -> Remedy | None:
     """The highest request rate that one of some plans takes within every limit; None: none takes any.
 
     What a plan was found to serve at a rate that it cannot take says little: with all its memory full it breaks limits
@@ -163,17 +181,17 @@ def _most_carried(study: Study, plans: Sequence[PlanResult]) -> Remedy | None:
         else:
             most = rate
     first = {p.plan: p for p in [*taken, *able]}
-    return _highest_taken(study, list(first.values())[:MOST_PLANS], low)
+    return _highest_taken(study, list(first.values())[:MOST_PLANS], low, simulated)
 
 
-def _highest_taken(study: Study, plans: Sequence[PlanResult], most: float) -> Remedy | None:
+def _highest_taken(study: Study, plans: Sequence[PlanResult], most: float, simulated: Simulating) -> Remedy | None:
     """The highest rate up to `most` at which one of some plans keeps every limit, those included that are simulated.
 
     None: none does down to `MOST_BELOW` of it. Each plan is only asked for more than those before it keep.
     """
 
     def takes(plan: PlanResult, rate_per_s: float) -> bool:
-        return _feasible(_at_rate(study, _rounded(rate_per_s, up=False)), plan)
+        return _feasible(_at_rate(study, _rounded(rate_per_s, up=False)), plan, simulated)
 
     best, rate = None, 0.0
     for plan in plans:
@@ -216,7 +234,7 @@ def _rounded(value: float, *, up: bool) -> float:
     return turn(value / digit * (1.0 - 1e-12 if up else 1.0 + 1e-12)) * digit
 
 
-def _feasible(study: Study, plan: PlanResult) -> bool:
+def _feasible(study: Study, plan: PlanResult, simulated: Simulating) -> bool:
     """Whether the plan, its knobs chosen anew, keeps every limit of a study."""
     found = _scored(study, plan)
     if found is None:
@@ -225,7 +243,7 @@ def _feasible(study: Study, plan: PlanResult) -> bool:
         from autotune.tuning.simulate_ranking import may_keep, simulated_plans
 
         if may_keep(study, found):
-            (found,) = simulated_plans(study, [found])
+            (found,) = simulated_plans(study, [found], simulated=simulated)
     return found.feasible
 
 

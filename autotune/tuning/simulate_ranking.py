@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf, isnan
+from typing import Protocol
 
 import numpy as np
 
@@ -33,6 +34,14 @@ LONG_REQUESTS = 0.9
 """Share of the leading plans whose requests take at most what a sample's windows are measured by."""
 WANTED = 10
 """Plans that are ranked under limits on percentiles, at least, where so many keep them."""
+
+
+class Simulating(Protocol):
+    """What simulates a plan: `simulate_plan`, or what knows the plans that it simulated before."""
+
+    def __call__(self, study: Study, plan: PlanResult, traffic: Traffic) -> PlanSimulation:
+        """Serve traffic by a plan."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,18 +129,28 @@ def simulate_ranking(
     )
 
 
-def simulated_plans(study: Study, plans: Sequence[PlanResult], *, like: Sequence[PlanResult] = ()) -> list[PlanResult]:
+def simulated_plans(
+    study: Study,
+    plans: Sequence[PlanResult],
+    *,
+    like: Sequence[PlanResult] = (),
+    simulated: Simulating = simulate_plan,
+) -> list[PlanResult]:
     """Plans held against what is simulated, where the study asks for that; those that were simulated as they are.
 
     A plan whose KV cache does not hold a request stays as it is too: it breaks that limit, and serves nothing.
 
-    `like`: those by whose requests the windows of a long log are chosen; none: the plans themselves.
+    Args:
+        study: whose limits these are.
+        plans: that are held against them.
+        like: those by whose requests the windows of a long log are chosen; none: the plans themselves.
+        simulated: what simulates a plan.
     """
     if not is_simulated(study):
         return list(plans)
     limits, traffic = percentile_limits(study), search_traffic(study, like or plans)
     return [
-        with_percentiles(study, p, limits, traffic) if p.has_room and PERCENTILES not in p.breakdown else p
+        with_percentiles(study, p, limits, traffic, simulated) if p.has_room and PERCENTILES not in p.breakdown else p
         for p in plans
     ]
 
@@ -144,7 +163,13 @@ def search_traffic(study: Study, plans: Sequence[PlanResult]) -> Traffic:
     return whole.sampled(taken[int(LONG_REQUESTS * (len(taken) - 1))] if taken else 0.0)
 
 
-def with_percentiles(study: Study, plan: PlanResult, limits: Sequence[PercentileLimit], traffic: Traffic) -> PlanResult:
+def with_percentiles(
+    study: Study,
+    plan: PlanResult,
+    limits: Sequence[PercentileLimit],
+    traffic: Traffic,
+    simulated: Simulating = simulate_plan,
+) -> PlanResult:
     """The plan held against what is simulated: its figures, what it breaks, and how probably it keeps all.
 
     A sample of a log says too little of a plan whose queue grows in a window: it begins each with an empty server. What
@@ -152,13 +177,12 @@ def with_percentiles(study: Study, plan: PlanResult, limits: Sequence[Percentile
     expected is not simulated at both ends of its likely range, which cannot make it one that keeps all.
     """
 
-    def keeps_all(found: Forecast) -> bool:
-        return all(limit.kept(limit.figure(found)) for limit in limits)
-
-    simulation = simulate_plan(study, plan, traffic.for_plan(plan.metrics["e2e_s"]), range_for=keeps_all)
-    if traffic.sample is not None and queue_grows(simulation.forecast.expected) and keeps_all(simulation.forecast):
-        return with_percentiles(study, plan, limits, replace(traffic, sample=None))
-    forecast = simulation.forecast
+    simulation = simulated(study, plan, traffic.for_plan(plan.metrics["e2e_s"]))
+    forecast = simulation.in_proportion
+    if all(limit.kept(limit.figure(forecast)) for limit in limits):
+        if traffic.sample is not None and queue_grows(forecast.expected):
+            return with_percentiles(study, plan, limits, replace(traffic, sample=None), simulated)
+        forecast = simulation.forecast
     figures = {limit.code: limit.figure(forecast) for limit in limits}
     decided = _decided(study)
     margins = {
@@ -182,7 +206,7 @@ def with_percentiles(study: Study, plan: PlanResult, limits: Sequence[Percentile
     met = _as_met(plan, forecast) if study.means_of_requests else plan
     shown, metrics = _simulated_figures(forecast, limits, figures), met.metrics
     if study.objective.metric == GOODPUT:
-        good = goodput(study, traffic, simulation, gpus=round(plan.metrics["gpus"]))
+        good = goodput(study, traffic, forecast, gpus=round(plan.metrics["gpus"]))
         metrics, shown = {**metrics, GOODPUT: good.value}, {**shown, GOODPUT: _shown(good, 1.0)}
     expected_ms = {f"{name}_{statistic}_ms": 1e3 * value for (name, statistic), value in forecast.statistics().items()}
     return replace(

@@ -24,7 +24,7 @@ from costmodel.simulation.pools import PoolsModel
 from costmodel.simulation.served import PERCENTILES, Figures, Served
 from costmodel.simulation.simulate import ServerModel, Simulated
 
-_Model = TypeVar("_Model", ServerModel, PoolsModel)
+_Model = TypeVar("_Model", ServerModel, PoolsModel, ServerModel | PoolsModel)
 STATISTICS = ("mean", *(f"p{share}" for share in PERCENTILES))
 REQUEST_LATENCIES = ("ttft", "tpot", "e2e")
 """Those that each request has one of."""
