@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from autotune.cli.options import MODELS, SHOWN, NewFile
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
 
 
 @click.command()
@@ -17,7 +23,7 @@ from autotune.cli.options import MODELS, SHOWN, NewFile
     help="What a benchmark's JSON ran on: model, GPU, engine. Default: study.json that an export wrote beside it. Of a "
     "CSV, whose GPU its rows may name beside the catalog's.",
 )
-@click.option("--plan", help="The plan it ran with. Default: what the result or the export says, else the baseline.")
+@click.option("--plan", help="The plan that a result ran with. Default: what it or the export says, else the baseline.")
 @SHOWN
 def calibrate(
     runs: tuple[str, ...],
@@ -31,10 +37,10 @@ def calibrate(
 
     RUNS are CSV files as `autotune validate` reads them, or results of a benchmark (.json, .jsonl, .yaml): `vllm bench
     serve`, SGLang's bench_serving, AIPerf, GuideLLM, inference-perf, InferenceX, llm-d-benchmark. At least five runs of
-    each model, GPU and engine. They shift what is known of that cell and narrow its interval; a study uses the profile
-    through its `calibration` field. Percentiles of TTFT that a result has count beside its mean.
+    each model, GPU and engine. They shift what is known of that cell, and make its interval narrower, or wider
+    where they scatter; a study uses the profile through its `calibration` field. Of a result without a mean TTFT its
+    percentiles count.
     """
-    from dataclasses import asdict
     from pathlib import Path
 
     from autotune.cli.measured import bench_results, gpus_of
@@ -42,7 +48,7 @@ def calibrate(
     from autotune.engines import traits_by_name
     from autotune.files import write_file
     from autotune.report.document import finite
-    from autotune.report.validation import calibration_report
+    from autotune.report.validation import calibration_document, calibration_report
     from autotune.validation.bench import SUFFIXES
     from autotune.validation.percentiles import run_by_percentiles
     from autotune.validation.startable import require_startable
@@ -51,8 +57,14 @@ def calibrate(
     from costmodel.measured.learn_profile import calibrate as learn
     from costmodel.measured.runs_csv import read_runs
 
+    paths = [Path(name) for name in runs]
+    _require_once(paths)
+    if plan is not None and not any(path.suffix in SUFFIXES for path in paths):
+        raise InputError.single(
+            "--plan", f"is of a benchmark's result; rows of {paths[0]} have their layout in columns"
+        )
     read, by_percentiles = [], 0
-    for path in map(Path, runs):
+    for path in paths:
         if path.suffix in SUFFIXES:
             _, results = bench_results(path, study, plan)
             if pooled := next((r.plan for r in results if r.pooled is not None), None):
@@ -67,5 +79,30 @@ def calibrate(
             read += rows
     profile, changes = learn(read)
     write_file(Path(out), profile_text(profile))
-    document = finite({"profile": out, "runs_by_percentiles": by_percentiles, "cells": [asdict(c) for c in changes]})
+    document = finite({"profile": out, "runs_by_percentiles": by_percentiles, "cells": calibration_document(changes)})
     show(document, lambda _: calibration_report(changes, out, by_percentiles), as_json=as_json)
+
+
+def _require_once(paths: Sequence[Path]) -> None:
+    """Runs that are given twice would count twice.
+
+    Raises:
+        InputError: two paths are one file, or two files have one content.
+    """
+    from hashlib import sha256
+
+    from autotune.validation.bench import MAX_BENCH_BYTES
+    from costmodel.errors import InputError, Problem
+    from costmodel.files import read_file
+
+    seen: dict[bytes, Path] = {}
+    problems = []
+    for path in paths:
+        digest = sha256(read_file(path, MAX_BENCH_BYTES)).digest()
+        if digest in seen:
+            problems.append(
+                Problem(path=str(path), message=f"must be other runs than {seen[digest]}: it holds the same")
+            )
+        seen.setdefault(digest, path)
+    if problems:
+        raise InputError(problems)

@@ -133,7 +133,7 @@ def _with_percentiles(given: _Given, profile: Profile | None) -> _Judged:
     require_startable(((run.id, run.entry) for run in read), given.runs)
     with progress_bar(quiet=False, title="simulating runs") as progress:
         forecasts = predict_load_runs(read, profile, progress=progress)
-    document = load_runs_document(read, forecasts)
+    document = load_runs_document(read, forecasts, profile)
     return _Judged(document, tuple(load_blocks(document)), load_predictions_csv(read, forecasts))
 
 
@@ -149,7 +149,7 @@ def _of_means(given: _Given, profile: Profile | None) -> _Judged:
     require_startable(((run.id, run.entry) for run in read), given.runs)
     batch = prepare_runs(read, profile)
     estimate = batch.evaluate()
-    document = validation_document(batch, estimate)
+    document = validation_document(batch, estimate, profile)
     return _Judged(document, tuple(validation_blocks(document)), predictions_csv(read, estimate))
 
 

@@ -21,12 +21,14 @@ from autotune.report.vocabulary.words import lengths, token_words
 from autotune.scoring.plan_name import plan_name
 from autotune.space import Space, short_plan
 from autotune.study import Study
+from autotune.study.own_calibration import UNUSED
 from autotune.text.numbers import within
 from autotune.tuning import PlanResult, TuneResult
 from autotune.tuning.answer_study import BaselineResult
 
 MATTER = (
     ("calibration: ", ""),
+    (UNUSED, "the calibration profile unused, as it covers nothing of this"),
     ("approximated: ", ""),
     ("prompts take a third", "the closed form, though prompts take a third of the time"),
     ("search.gpus not given", "GPU counts in steps"),

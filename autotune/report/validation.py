@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from math import exp
 from typing import Any
 
 from autotune.engines import engine_title
 from autotune.report.text_blocks import Block, Report, text_table
 from autotune.report.vocabulary.words import count, percent
 from autotune.validation.published import NODE_GPUS, PublishedPoint
-from costmodel.measured.learn_profile import CellChange
+from costmodel.calibration.residual import TARGETS
+from costmodel.estimate.normal import Z90
+from costmodel.measured.learn_profile import CellChange, TargetChange
 from costmodel.measured.load_runs import REPORTED
 
+NO_WORSE = 1.02
+"""Error with a profile over that without one, above which it is said to be worse: below it is what a digit makes."""
 ERRORS = ("runs", "mean", "median", "p90", "bias", "in p10-p90")
 PICKS = {
     "expected": "P(meets) x predicted throughput",
@@ -172,31 +178,78 @@ def _cell_words(cell: CellChange) -> str:
     return ", ".join([engine_title(engine), gpu, *(model.rpartition("/")[2] for model in cell.models), precision])
 
 
+def calibration_document(changes: Sequence[CellChange]) -> list[dict[str, Any]]:
+    """What a profile changes, cell by cell: of each target with its name in front (`tpot_before`)."""
+    return [
+        {
+            "name": c.name,
+            "models": c.models,
+            "runs": c.runs,
+            **{f"{t}_{key}": value for t in TARGETS for key, value in asdict(getattr(c, t)).items()},
+            "left_out": c.left_out,
+        }
+        for c in changes
+    ]
+
+
 def calibration_report(changes: Sequence[CellChange], profile: str, by_percentiles: int) -> Report:
     """What a profile that was learnt changes; `by_percentiles`: runs whose TTFT percentiles counted."""
     rows = [
-        (
-            _cell_words(c),
-            str(c.runs),
-            *(percent(e, 1) for e in (c.tpot_before, c.tpot_after, c.ttft_before, c.ttft_after)),
-        )
+        (_cell_words(c) if i == 0 else "", str(c.runs) if i == 0 else "", title, *_change_cells(change))
         for c in changes
+        for i, (title, change) in enumerate((("TPOT", c.tpot), ("TTFT", c.ttft)))
     ]
-    header = ("servers", "runs", "TPOT error", "with profile", "TTFT error", "with profile")
+    header = ("servers", "runs", "", "error", "with profile", "interval", "with profile")
     left_out = [text for c in changes for text in c.left_out]
-    apart = (Block(title="Left out: cannot be what they say", lines=tuple(left_out)),) if left_out else ()
+    odd = [text for c in changes for change in (c.tpot, c.ttft) for text in change.apart]
+    apart = (
+        ("Left out: cannot be what they say", left_out),
+        ("Next to nothing learnt from: the other runs contradict them", odd),
+    )
     return Report(
         headline=f"{count(len(changes), 'cell')} learnt",
         lines=(
-            f'Errors are of the runs given. Written to {profile}; in a study: calibration = "{profile}"',
-            *([f"TTFT of {count(by_percentiles, 'run')} by percentiles as well."] if by_percentiles else []),
-            *([f"{count(len(left_out), 'run')} left out, below."] if left_out else []),
+            "Errors are of the runs given, intervals (80 %) of one more run.",
+            f'Written to {profile}; in a study: calibration = "{profile}"',
             *(
-                f"{_cell_words(c)}: tokens take {c.tpot_level:.2g} times as long as was known of such servers, more "
-                "than was likely. Predictions follow your runs; look for what differs (options of the server, units)."
-                for c in changes
-                if c.surprises
+                [f"TTFT of {count(by_percentiles, 'run')} by percentiles, as there was no mean."]
+                if by_percentiles
+                else []
             ),
+            *([f"{count(len(left_out), 'run')} left out, below."] if left_out else []),
+            *(line for c in changes for line in _warnings(c)),
         ),
-        blocks=(Block(title="Errors", table=text_table(header, rows)), *apart),
+        blocks=(
+            Block(title="Errors", table=text_table(header, rows, texts=(0, 2))),
+            *(Block(title=title, lines=tuple(lines)) for title, lines in apart if lines),
+        ),
     )
+
+
+def _change_cells(change: TargetChange) -> tuple[str, ...]:
+    """Errors and half widths of the 80 % interval, without and with the profile."""
+    widths = (exp(Z90 * sd) - 1.0 for sd in (change.log_sd_before, change.log_sd_after))
+    return (percent(change.before, 1), percent(change.after, 1), *(f"±{percent(width, 1)}" for width in widths))
+
+
+def _warnings(cell: CellChange) -> Iterator[str]:
+    """What is to be known of the runs before their profile is used."""
+    targets = (("TPOT", cell.tpot), ("TTFT", cell.ttft))
+    for title, change in targets:
+        if change.surprises:
+            yield (
+                f"{_cell_words(cell)}: {title} is {change.level:.2g} times as long as was known of such servers, more "
+                "than was likely. Predictions follow your runs; look for what differs (options of the server, units)."
+            )
+    for title, change in targets:
+        if change.scatter > 1.0:
+            yield (
+                f"{_cell_words(cell)}: {title} scatters {change.scatter:.2g} times as much from run to run as that of "
+                "measured servers does, and the interval is as wide. Were all runs of one server, set up in one way?"
+            )
+        if change.after > change.before * NO_WORSE:
+            yield (
+                f"{_cell_words(cell)}: {title} of the runs given is predicted worse with the profile than without "
+                f"({percent(change.after, 1)} off instead of {percent(change.before, 1)}): they do not agree on one "
+                "correction, and the profile gains nothing there."
+            )

@@ -58,6 +58,7 @@ def _run(run: CheckedRun) -> dict[str, Any]:
                 "measured": q.measured,
                 "measured_over_predicted": q.measured / q.predicted,
                 "inside": q.inside,
+                "judged": q.judged,
             }
             for q in run.quantities
         },
@@ -107,7 +108,8 @@ def _metric(name: str) -> Metric:
 
 def _cells(metric: Metric, row: Mapping[str, Any]) -> tuple[str | Cell, ...]:
     ratio = row["measured_over_predicted"]
-    said = "not measured" if row["inside"] is None else "inside" if row["inside"] else "OUTSIDE"
+    where = "inside" if row["inside"] else "OUTSIDE" if row["judged"] else "outside, not judged"
+    said = "not measured" if row["inside"] is None else where
     return (
         metric.label,
         metric.text(row["predicted"]),
@@ -120,8 +122,10 @@ def _cells(metric: Metric, row: Mapping[str, Any]) -> tuple[str | Cell, ...]:
 
 def _verdict(document: Mapping[str, Any]) -> tuple[str, ...]:
     ranking = document["ranking"]
+    rows = [row for run in document["runs"] for row in run["metrics"].values()]
+    what = "that is judged" if any(row["inside"] is False and not row["judged"] for row in rows) else "measured"
     first = (
-        "Everything measured lies in its interval."
+        f"Everything {what} lies in its interval."
         if document["inside"]
         else "Something measured lies outside its interval: the prediction was surer than it should have been."
     )

@@ -13,6 +13,7 @@ from autotune.metrics import GOODPUT, GPUS, OBJECTIVES
 from autotune.study.engine_hardware import engines_that_run, multiplied_in, version_assumptions
 from autotune.study.field_types import IntRange, assumptions
 from autotune.study.operation import Switch
+from autotune.study.own_calibration import cells_covered
 from autotune.study.question import Study
 from autotune.study.resilience import DEFAULT_NODES_PER_RACK, Resilience
 from autotune.study.sections import (
@@ -96,6 +97,9 @@ def study(  # noqa: PLR0913  # one for each part that is read apart
     for name in engines_of(engine):
         expected = expected_error(arch, gpu, ENGINES[name].traits, table.engine_version)
         said.append(f"accuracy with {ENGINES[name].title}: {expected.sentence}")
+    if calibration is not None:
+        types = [c.gpu for c in clusters]
+        said += cells_covered(calibration, engines_of(engine), types, arch, search.weight_dtype)
     options = _engine_options(table, _given(document, "engine_options"), said)
     switch, operation = _switch(table, _given(document, "switch"), cluster)
     resilience, broken = _resilience(table, _given(document, "resilience"), cluster)

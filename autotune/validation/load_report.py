@@ -9,6 +9,7 @@ import numpy as np
 
 from autotune.engines import policies_by_name
 from autotune.text.escaping import csv_text
+from autotune.validation.report import covered_by
 from costmodel.calibration.profile import Profile
 from costmodel.errors import InputError, Problem
 from costmodel.measured.implausible import overloaded
@@ -51,7 +52,9 @@ def load_predictions_csv(runs: Sequence[LoadRun], forecasts: Sequence[Forecast])
     return csv_text(rows)
 
 
-def load_runs_document(runs: Sequence[LoadRun], forecasts: Sequence[Forecast]) -> dict[str, Any]:
+def load_runs_document(
+    runs: Sequence[LoadRun], forecasts: Sequence[Forecast], profile: Profile | None = None
+) -> dict[str, Any]:
     """Errors by model and by percentile, and how often the likely range holds what was measured.
 
     Overloaded servers stand apart: how long their queues got is a test of when they saturate, not of latency.
@@ -70,7 +73,7 @@ def load_runs_document(runs: Sequence[LoadRun], forecasts: Sequence[Forecast]) -
 
     return {
         "load_runs": len(runs),
-        "assumptions": _assumptions(runs),
+        "assumptions": [*covered_by(profile, [run.entry for run in runs]), *_assumptions(runs)],
         "overall": part(steady),
         "by_model": {name: part([i for i in steady if runs[i].model == name]) for name in models},
         "overloaded": part([i for i, run in enumerate(runs) if overloaded(run)]),

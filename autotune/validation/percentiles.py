@@ -22,9 +22,12 @@ MEANS = ("ttft", "tpot")
 """Latencies whose means are compared."""
 
 
+SPREAD = {0.0: 0.8 / 0.9, 1.0: 1.0 / 0.9}
+"""Shortest and longest length over the mean that requests of a closed loop are simulated with where a result does not
+say that theirs are equal: as benchmarks draw them that take 0.8 to 1.0 of a nominal length."""
 LEAST_BEYOND = 10.0
 """Requests that lie beyond a percentile, at least, for it to say something of a run."""
-_BEYOND_FRAC = {"mean": 1.0, "p50": 0.5, "p90": 0.1, "p95": 0.05, "p99": 0.01}
+_BEYOND_FRAC = {"p50": 0.5, "p90": 0.1, "p95": 0.05, "p99": 0.01}
 
 
 def predicted_latencies(
@@ -40,10 +43,10 @@ def held_against(
     """Name (`ttft_p99_s`), prediction and measurement of each percentile that a result has, seconds.
 
     Of an open loop the means (`ttft_s`) come first: at a rate beyond what a plan serves they depend on how long the run
-    was, which the formula does not know. All requests are simulated with the run's mean lengths: results do not say how
-    theirs are spread. In a closed loop requests of one length go through the servers in step, and wait for each other
-    as those of a real benchmark seldom do: there the simulation says how figures lie about their mean, and `means_s`
-    (by latency) what that is.
+    was, which the formula does not know. All its requests are simulated with the run's mean lengths, as results do not
+    say how theirs are spread. In a closed loop requests of one length go through the servers in step, and wait for each
+    other as those of a benchmark whose lengths vary do not: theirs are spread (`SPREAD`). There the simulation says how
+    figures lie about their mean, and `means_s` (by latency) what that is.
     """
     reported, rows = result.reported, []
     if reported.open_loop:
@@ -59,23 +62,24 @@ def held_against(
 
 
 def run_by_percentiles(result: BenchResult) -> tuple[Run, int]:
-    """The run of a result, its TTFT the mean that its percentiles say as well, and how many percentiles said so.
+    """The run of a result, and by how many percentiles its TTFT is known: by none where the mean was measured.
 
-    Each statistic is held against the simulation's; the geometric mean of their ratios, on the simulation's mean, is
-    the TTFT. A percentile counts if `LEAST_BEYOND` requests lie beyond it. TPOT stays as it is measured.
+    Where it was not, each percentile is held against the simulation's; the geometric mean of their ratios, on the
+    simulation's mean, is the TTFT. A percentile counts if `LEAST_BEYOND` requests lie beyond it. TPOT stays as it is.
     """
+    if isfinite(result.run.ttft_s):
+        return result.run, 0
     by = {
         s: value
         for (name, s), value in result.reported.latencies.items()
-        if name == "ttft" and (s == "mean" or _BEYOND_FRAC[s] * result.reported.completed >= LEAST_BEYOND)
+        if name == "ttft" and s != "mean" and _BEYOND_FRAC[s] * result.reported.completed >= LEAST_BEYOND
     }
-    percentiles = len(by.keys() - {"mean"})
-    if not percentiles:
+    if not by:
         return result.run, 0
     forecast = _simulated(result, None)
     ratios = [value / forecast.latency("ttft", s).value for s, value in by.items()]
     ttft_s = forecast.latency("ttft", "mean").value * exp(sum(map(log, ratios)) / len(ratios))
-    return (replace(result.run, ttft_s=ttft_s), percentiles) if isfinite(ttft_s) else (result.run, 0)
+    return (replace(result.run, ttft_s=ttft_s), len(by)) if isfinite(ttft_s) else (result.run, 0)
 
 
 def measured_percentiles(result: BenchResult) -> dict[tuple[str, str], float]:
@@ -86,14 +90,15 @@ def measured_percentiles(result: BenchResult) -> dict[tuple[str, str], float]:
 def _simulated(result: BenchResult, profile: Profile | None) -> Forecast:
     """The run of a result, request by request, on the replicas that were driven."""
     run, reported = result.run, result.reported
+    varied = not (run.same_lengths or reported.open_loop)
     driven = replace(run.entry, layout=replace(run.entry.layout, replicas=result.replicas))
     return predict_run(
         LoadRun(
             id=run.id,
             model=run.model,
             entry=driven,
-            prompt=Lengths(mean=run.mean_isl, quantiles={}),
-            output=Lengths(mean=run.mean_osl, quantiles={}),
+            prompt=_lengths(run.mean_isl, varied=varied),
+            output=_lengths(run.mean_osl, varied=varied),
             rate_per_s=reported.request_rate_per_s if reported.open_loop else None,
             arrival_cv=reported.arrival_cv,
             concurrency=None if reported.open_loop else max(round(run.concurrency / result.share), 1),
@@ -107,3 +112,8 @@ def _simulated(result: BenchResult, profile: Profile | None) -> Forecast:
         ENGINES[run.engine].policy,
         profile,
     )
+
+
+def _lengths(mean: float, *, varied: bool) -> Lengths:
+    """Lengths of this mean, all alike or spread."""
+    return Lengths(mean=mean, quantiles={share: mean * over for share, over in SPREAD.items()} if varied else {})

@@ -12,10 +12,13 @@ import numpy as np
 from autotune.text.escaping import csv_text
 from autotune.validation.metrics import comparison_reliability, errors_of, mean_tau
 from autotune.validation.slo import SloRuns, reliability, slo_task
+from costmodel.calibration.profile import Profile
+from costmodel.calibration.residual import own_key
+from costmodel.estimate.batch import PlanEntry
 from costmodel.estimate.normal import Z90
 from costmodel.estimate.result import Estimate, Service
 from costmodel.measured.benchmark_recipes import recipe_source
-from costmodel.measured.implausible import without_contradictions
+from costmodel.measured.learn_profile import that_can_be
 from costmodel.measured.pool_runs import PoolRun
 from costmodel.measured.runs import Run, RunBatch
 from costmodel.plan.columns import Floats
@@ -37,10 +40,26 @@ def predictions_csv(runs: Sequence[Run | PoolRun], estimate: Service) -> str:
     return csv_text(rows)
 
 
-def _assumptions(runs: Sequence[Run]) -> list[str]:
+def covered_by(profile: Profile | None, entries: Sequence[PlanEntry]) -> list[str]:
+    """What is to be said of a user's calibration that does not cover every run."""
+    if profile is None:
+        return []
+    names = [own_key(e.engine.name, e.cluster.gpu.name, e.arch) for e in entries]
+    covered = sum(name in profile.cells for name in names)
+    if covered == len(names):
+        return []
+    if not covered:
+        return ["the calibration profile covers none of these runs (model, GPU, engine, precision): it changes nothing"]
+    return [f"the calibration profile covers {covered:,} of {len(names):,} runs: the others are predicted without it"]
+
+
+def _assumptions(runs: Sequence[Run], profile: Profile | None) -> list[str]:
     """What the file leaves open and how it was filled in, and which runs cannot be what they say."""
-    _, against = without_contradictions(runs)
-    said = [f"{found.problem!s}; no calibration learns from this run" for found in against[:MOST_TOLD]]
+    _, against = that_can_be(runs)
+    said = covered_by(profile, [r.entry for r in runs])
+    if one_token := sum(r.mean_osl <= 1.0 for r in runs):
+        said.append(f"{one_token:,} of {len(runs):,} runs have one output token, and so no time per output token")
+    said += [f"{found.problem!s}; no calibration learns from this run" for found in against[:MOST_TOLD]]
     if len(against) > MOST_TOLD:
         said.append(f"{len(against) - MOST_TOLD:,} more runs of {len(runs):,} cannot be what they say")
     taken = sum(r.by_recipe for r in runs)
@@ -54,7 +73,7 @@ def _assumptions(runs: Sequence[Run]) -> list[str]:
     return [sentence, *said]
 
 
-def validation_document(batch: RunBatch, estimate: Estimate) -> dict[str, Any]:
+def validation_document(batch: RunBatch, estimate: Estimate, profile: Profile | None = None) -> dict[str, Any]:
     """Coverage, errors by GPU, engine and model, rankings, and the SLO task."""
     runs = batch.runs
     targets = {
@@ -65,7 +84,7 @@ def validation_document(batch: RunBatch, estimate: Estimate) -> dict[str, Any]:
     return {
         "runs": len(runs),
         "coverage": float(done.mean()),
-        "assumptions": _assumptions(runs),
+        "assumptions": _assumptions(runs, profile),
         "overall": errors_over(targets, list(range(len(runs)))),
         **{f"by_{name}": errors_by(targets, [getattr(r, name) for r in runs]) for name in ("gpu", "engine", "model")},
         **_ranking(batch, estimate),

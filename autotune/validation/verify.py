@@ -23,7 +23,7 @@ from autotune.validation.percentiles import (
     run_by_percentiles,
 )
 from costmodel.calibration.profile import LEAST_RUNS, Profile
-from costmodel.calibration.residual import own_key, residual_columns
+from costmodel.calibration.residual import own_key
 from costmodel.errors import InputError
 from costmodel.estimate.normal import Z90
 from costmodel.measured.implausible import Contradiction, contradiction
@@ -34,6 +34,10 @@ from costmodel.simulation.simulate import NoRoomError
 
 SHOWN = 5
 """Plans of the ranking that are shown."""
+UNJUDGED = (
+    "percentiles of a closed loop depend on how its client begins and on how lengths vary, which results do not say: "
+    "they are shown, and no verdict is drawn from them"
+)
 THROUGHPUTS = ("output_tokens_per_s", "total_tokens_per_s")
 
 
@@ -47,6 +51,9 @@ class Checked:
     p90: float
     measured: float
     """NaN where the result does not hold it."""
+    judged: bool = True
+    """Whether a measurement outside the interval speaks against the prediction. That of a percentile of a closed loop
+    does not: it depends on how the client begins and on how lengths vary, which a result does not say."""
 
     @property
     def inside(self) -> bool | None:
@@ -93,8 +100,8 @@ class Verification:
 
     @property
     def inside(self) -> bool:
-        """Whether every measurement lies in its interval."""
-        return all(q.inside is not False for run in self.runs for q in run.quantities)
+        """Whether every measurement that is judged lies in its interval."""
+        return all(q.inside is not False for run in self.runs for q in run.quantities if q.judged)
 
     @property
     def changes(self) -> bool:
@@ -170,12 +177,9 @@ def learn(results: Sequence[BenchResult], profile: Profile | None) -> Profile:
     """The study's calibration with the cell of the runs moved by them: Bayes' rule, however few they are."""
     runs = [run_by_percentiles(r)[0] for r in results]
     first = runs[0].entry
-    gpu = first.cluster.gpu
-    known = None if profile is None else profile.values()
-    prior = residual_columns([(first.arch, gpu, first.engine, first.engine_version)], known)
-    cell = learn_cell(runs, prior)
     cells = {} if profile is None else dict(profile.cells)
-    return Profile(cells=cells | {own_key(first.engine.name, gpu.name, first.arch): cell})
+    name = own_key(first.engine.name, first.cluster.gpu.name, first.arch)
+    return Profile(cells=cells | {name: learn_cell(runs, profile).cell})
 
 
 def _verification(  # what was measured, both rankings, and what is to be said of them
@@ -234,15 +238,17 @@ def _checked(results: Sequence[BenchResult], profile: Profile | None) -> tuple[C
             for name, value, sd, measured in rows
         )
         means_s = {"ttft": float(estimate.ttft_s[i]), "tpot": float(estimate.tpot_s[i])}
-        simulated = [_likely(row) for row in predicted_latencies(result, profile, means_s)]
+        simulated = [
+            _likely(row, judged=result.reported.open_loop) for row in predicted_latencies(result, profile, means_s)
+        ]
         out.append(CheckedRun(result=result, quantities=_of_one_prediction(quantities, simulated)))
     return tuple(out)
 
 
-def _likely(row: tuple[str, Likely, float]) -> Checked:
+def _likely(row: tuple[str, Likely, float], *, judged: bool = True) -> Checked:
     """A quantity of its name, prediction and measurement."""
     name, likely, measured = row
-    return Checked(name=name, predicted=likely.value, p10=likely.low, p90=likely.high, measured=measured)
+    return Checked(name=name, predicted=likely.value, p10=likely.low, p90=likely.high, measured=measured, judged=judged)
 
 
 def _of_one_prediction(by_formula: Sequence[Checked], simulated: Sequence[Checked]) -> tuple[Checked, ...]:
@@ -261,7 +267,10 @@ def _checked_pools(study: Study, results: Sequence[BenchResult]) -> tuple[Checke
         means = predicted_means(study, result.pooled, result)
         by_formula = [_likely((name, likely, measured[name])) for name, likely in means.items()]
         means_s = {name: means[f"{name}_s"].value for name in MEANS}
-        simulated = [_likely(row) for row in predicted_pool_latencies(study, result.pooled, result, means_s)]
+        simulated = [
+            _likely(row, judged=result.reported.open_loop)
+            for row in predicted_pool_latencies(study, result.pooled, result, means_s)
+        ]
         out.append(CheckedRun(result=result, quantities=_of_one_prediction(by_formula, simulated)))
     return tuple(out)
 
@@ -269,6 +278,8 @@ def _checked_pools(study: Study, results: Sequence[BenchResult]) -> tuple[Checke
 def _said(study: Study, results: Sequence[BenchResult], learnt: int) -> tuple[str, ...]:
     """What is assumed of the runs that are compared; `learnt`: how many of them taught the ranking."""
     assumptions = list(dict.fromkeys(note for r in results for note in r.notes))
+    if any(measured_percentiles(r) and not r.reported.open_loop for r in results):
+        assumptions.append(UNJUDGED)
     if results[0].pooled is not None:
         assumptions.append(
             "disaggregated: the run is held against the prediction alone; the ranking learns nothing from it, as a "

@@ -333,21 +333,26 @@ def residual_columns(
 ) -> Residual:
     """Residuals of (architecture, GPU type, engine, engine version), one row each.
 
-    `own` holds a user's cells by `own_key`: their values per target go before the file's.
+    `own` holds a user's cells by `own_key`: their values per target go before the file's, and end with the variance of
+    one run beyond that of measured ones.
     """
     rows: list[dict[str, Mapping[str, Any]]] = []
     for arch, gpu, engine, version in cells:
         raw, measured = _read(engine.calibration), BORROWED_FROM[gpu.generation]
         shape, precision = arch_key(arch), precision_key(arch)
         _, name = find_cell(engine.calibration, gpu.measured_as, shape, precision, version or "")
-        found = (own or {}).get(own_key(engine.name, gpu.name, arch)) or {t: _cell(raw, name, t) for t in TARGETS}
+        found = (own or {}).get(own_key(engine.name, gpu.name, arch)) or {
+            t: [*_cell(raw, name, t), 0.0] for t in TARGETS
+        }
         borrows = measured != gpu.generation or engine.calibration != engine.name
         rows.append(
             {
                 t: {
                     **raw[t],
-                    "cell": found[t],
-                    "noise_variance": raw[t]["noise_variance"] + (BORROWED_SD[t] ** 2 if borrows else 0.0),
+                    "cell": found[t][:-1],
+                    "noise_variance": raw[t]["noise_variance"]
+                    + (BORROWED_SD[t] ** 2 if borrows else 0.0)
+                    + found[t][-1],
                 }
                 for t in TARGETS
             }

@@ -72,6 +72,7 @@ def _run(row: Row, server: Server | None) -> Run | None:
     # the benchmark whose lengths are drawn so left versions out of its records at first, and the fit has such runs
     drawn = row.text("lengths") == "uniform"
     mean = UNIFORM_MEAN if drawn else 1.0
+    mean_osl = max(osl * mean, 1.0)
     precision = row.text("precision") or "bf16"
     said = ServerSettings(
         max_num_batched_tokens=row.setting("max_num_batched_tokens"),
@@ -110,9 +111,9 @@ def _run(row: Row, server: Server | None) -> Run | None:
         entry=server.entry(layout, settings.kv_dtype, precision, version or (UNRECORDED if drawn else None)),
         same_lengths=row.text("lengths") == "fixed",
         mean_isl=isl * mean,
-        mean_osl=max(osl * mean, 1.0),
+        mean_osl=mean_osl,
         ttft_s=ttft_s,
-        tpot_s=tpot_s,
+        tpot_s=tpot_s if mean_osl > 1.0 else np.nan,  # what a client divides by no token is none's time
         batched_tokens=settings.max_num_batched_tokens or BATCHED_TOKENS,
         poll_steps=settings.poll_steps or 0.0,
         hold_steps=settings.hold_steps or 0.0,

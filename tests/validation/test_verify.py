@@ -312,7 +312,15 @@ def test_a_result_in_an_exports_folder_needs_nothing_else(exported: Path) -> Non
     assert (found["plan"], found["study"], found["inside"]) == (plan, "deepseek-v3-128xh200", True)
     (run,) = found["runs"]
     assert set(run["metrics"]) == {"ttft_s", "tpot_s", "output_tokens_per_s", "total_tokens_per_s"}
-    assert set(run["metrics"]["ttft_s"]) == {"predicted", "p10", "p90", "measured", "measured_over_predicted", "inside"}
+    assert set(run["metrics"]["ttft_s"]) == {
+        "predicted",
+        "p10",
+        "p90",
+        "measured",
+        "measured_over_predicted",
+        "inside",
+        "judged",
+    }
     assert found["ranking"]["changes"] is False
     assert found["ranking"]["plans"][0] == {"plan": plan, "before": 1, "after": 1}
     said = " ".join(found["assumptions"])

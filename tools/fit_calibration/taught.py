@@ -71,7 +71,9 @@ class TaughtScore:
             taught, rest = order[:TAUGHT], order[TAUGHT:]
             layouts: dict[Layout, int] = {}
             deployments = np.array([layouts.setdefault(self._runs[i].entry.layout, len(layouts)) for i in taught])
-            learnt = posterior(prior, self._phi[:, taught], deployments, np.log(measured[taught] / formula[taught]))
+            learnt = posterior(
+                prior, self._phi[:, taught], deployments, np.log(measured[taught] / formula[taught])
+            ).values
             for errors, means in ((before, prior.mean[0]), (after, np.array(learnt[: len(FEATURES)]))):
                 moved = np.exp(self._phi[:, rest].T @ means)
                 errors.append(np.mean(np.abs(formula[rest] * moved / measured[rest] - 1.0)))
