@@ -90,6 +90,7 @@ def _require_once(paths: Sequence[Path]) -> None:
         InputError: two paths are one file, or two files have one content.
     """
     from hashlib import sha256
+    from pathlib import Path
 
     from autotune.validation.bench import MAX_BENCH_BYTES
     from costmodel.errors import InputError, Problem
@@ -97,7 +98,7 @@ def _require_once(paths: Sequence[Path]) -> None:
 
     seen: dict[bytes, Path] = {}
     problems = []
-    for path in paths:
+    for path in filter(Path.is_file, paths):  # a pipe can be read but once
         digest = sha256(read_file(path, MAX_BENCH_BYTES)).digest()
         if digest in seen:
             problems.append(
