@@ -64,7 +64,7 @@ def deployment(reported: Reported, study: Study, candidate: Candidate, pooled: P
         said.append(f"precision {precision!r} is not known: weights as in the checkpoint")
     elif dtype is None and not _is_stored_in(study.arch, PRECISIONS[precision]):
         dtype = PRECISIONS[precision]
-        said.append(f"precision {precision}: predicted with weights in {dtype}")
+        said.append(f"precision {precision}: predicted with weights in {dtype}, and learnt for them alone")
     return Deployment(weight_dtype=dtype, said=tuple(said))
 
 
