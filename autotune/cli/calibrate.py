@@ -47,7 +47,7 @@ def calibrate(
     from autotune.validation.percentiles import run_by_percentiles
     from autotune.validation.startable import require_startable
     from costmodel.calibration.profile import profile_text
-    from costmodel.errors import InputError
+    from costmodel.errors import InputError, Problem
     from costmodel.measured.csv_columns import read_columns
     from costmodel.measured.learn_profile import calibrate as learn
     from costmodel.measured.runs_csv import read_runs
@@ -56,9 +56,9 @@ def calibrate(
     for path in map(Path, runs):
         if path.suffix in SUFFIXES:
             _, results = bench_results(path, study, plan)
-            if pooled := next((r.plan for r in results if r.pooled is not None), None):
-                why = f"must be of servers that prefill and decode, is of the disaggregated plan {pooled}"
-                raise InputError.single(str(path), why)
+            no_use = [(r.run.id, why) for r in results if (why := r.teaches_nothing) is not None]
+            if no_use:
+                raise InputError(Problem(path=at, message=f"teaches nothing: it {why}") for at, why in no_use)
             for run, percentiles in map(run_by_percentiles, results):
                 read.append(run)
                 by_percentiles += percentiles > 0

@@ -30,6 +30,17 @@ def score_asked(asked: Sequence[tuple[Study, Sequence[Candidate]]]) -> list[list
     return [list(islice(results, len(candidates))) for _, candidates in asked]
 
 
+def score_choices(study: Study, candidates: Sequence[Candidate]) -> list[list[PlanResult]]:
+    """Of each candidate one result for every choice of dtypes and token budget that the study leaves open."""
+    found: list[list[PlanResult]] = [[] for _ in candidates]
+    if candidates:
+        grid, owner = candidate_grid(study, candidates)
+        tried = KnobGridAtLoad(grid, solve_concurrency(grid))
+        for row, place in enumerate(owner.tolist()):
+            found[place].append(tried.result(row))
+    return found
+
+
 def score_launches(study: Study, plans: Sequence[PlanResult]) -> list[PlanResult]:
     """Plans with their own dtypes and token budgets under a study, each at the load that is best for it there."""
     return _best(launch_grid(study, plans), np.arange(len(plans))) if plans else []

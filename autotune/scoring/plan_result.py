@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import inf, isnan
 from typing import Any
 
@@ -95,7 +95,7 @@ class PlanResult:
     gpu: str | None = None
     """GPU type, where it is not the cluster's own."""
     variant: str = ""
-    """What tells results of one plan with several knobs apart (`autotune.tuning.pareto_front`)."""
+    """What tells results of one plan with several knobs apart (`apart`)."""
     pools: Pools | None = None
     """The two sides of a disaggregated plan, whose `layout` and `knobs.max_num_seqs` are the decode pool's and whose
     `knobs.max_num_batched_tokens` is the prefill pool's. None: one kind of replica does both."""
@@ -120,6 +120,12 @@ class PlanResult:
             max_local_prefill_tokens=None if pools is None else pools.max_local_prefill_tokens or None,
             engine_options=self.own_options,
         )
+
+    def apart(self) -> PlanResult:
+        """The same, told apart from other results of its plan by its knobs."""
+        k = self.knobs
+        knobs = (k.concurrency, k.max_num_batched_tokens, k.max_num_seqs, k.weight_dtype or "", k.kv_dtype or "")
+        return replace(self, variant=VARIANT + VARIANT.join(map(str, knobs)))
 
     def runs_as(self, other: PlanResult) -> bool:
         """Whether both are one plan with the same knobs, the same front, and engines that are started alike."""

@@ -182,7 +182,7 @@ class PlanSimulation:
     """The part of the model that was simulated: all of it, or one that the others are like and meet the same as."""
     alike: float
     """How many times this part the plan is."""
-    closed_loops_per_s: dict[int, float] = field(default_factory=dict, compare=False)
+    closed_loops_per_s: dict[int, float] = field(default_factory=dict, init=False, compare=False)
     """What one part was found to serve with so many in flight, requests per second."""
 
     @property

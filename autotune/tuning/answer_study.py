@@ -128,7 +128,7 @@ def tune(
     """
     start = time.perf_counter()
     space = study_space(study)
-    baseline = score_baseline(study)
+    baseline = score_baseline(study, simulated=False)
     records = [] if store is None else store.records()
     stored = {r.key: r for r in records}
     plans = {key: plan_of(stored[key]) for c in space.candidates if (key := plan_key(c)) in stored}
@@ -146,17 +146,15 @@ def tune(
     ranked, infeasible = rank(study, both)
     by_percentile: SimulatedRanking | None = None
     if simulated:
-        from autotune.tuning.simulate_ranking import simulate_ranking, simulated_plans, worth_simulating
+        from autotune.tuning.simulate_ranking import simulate_ranking, worth_simulating
 
         asked = worth_simulating(study, both)
         by_percentile = simulate_ranking(study, asked, keep=lambda plan: keep([plan]), progress=progress)
         keep(both)
-        known = {p.key for p in asked}
-        others = [p for p in infeasible if p.key not in known]
+        known = {p.plan for p in asked}
+        others = [p for p in infeasible if p.plan not in known]
         ranked, (_, infeasible) = by_percentile.ranked, rank(study, [*by_percentile.broken, *others])
-        if baseline is not None and baseline.result is not None:
-            (own,) = simulated_plans(study, [baseline.result], like=asked)
-            baseline = replace(baseline, result=own)
+        baseline = score_baseline(study, like=asked)
     base = None if baseline is None else baseline.result
     return TuneResult(
         study=study,
@@ -199,12 +197,16 @@ def place(study: Study, plan: PlanResult, ranked: Sequence[PlanResult]) -> int |
     return 1 + sum(p.plan != plan.plan and (order(study, p), p.plan) < own for p in ranked)
 
 
-def score_baseline(study: Study, *, engine: str | None = None) -> BaselineResult | None:
+def score_baseline(
+    study: Study, *, engine: str | None = None, like: Sequence[PlanResult] = (), simulated: bool = True
+) -> BaselineResult | None:
     """The plan in production with the knobs that the study gives it; None: the study has none.
 
     Args:
         study: from `load_study`.
         engine: that it runs on where the baseline says none; None: the study's.
+        like: as of `simulated_plans`.
+        simulated: whether it is simulated where the study's limits ask for that.
 
     Raises:
         InputError: it has no reading on the study's GPUs.
@@ -213,7 +215,8 @@ def score_baseline(study: Study, *, engine: str | None = None) -> BaselineResult
     if given is None:
         return None
     try:
-        return _scored(study, replace(given, engine=given.engine or engine), path="$.baseline.plan")
+        asked = replace(given, engine=given.engine or engine)
+        return _scored(study, asked, path="$.baseline.plan", like=like, simulated=simulated)
     except InputError as error:
         hint = "; `--set baseline=` asks without it"
         raise InputError(Problem(path=p.path, message=p.message + hint) for p in error.problems) from error
@@ -302,7 +305,9 @@ def score_named(study: Study, text: str | None, *, path: str, missing: str) -> B
     return found
 
 
-def _scored(study: Study, given: Baseline, *, path: str) -> BaselineResult:
+def _scored(
+    study: Study, given: Baseline, *, path: str, like: Sequence[PlanResult] = (), simulated: bool = True
+) -> BaselineResult:
     """A plan with the knobs that it is given, of the others the best, and started as it says."""
     pooled = is_pooled(given.plan)
     _check_slots(given, pooled=pooled)
@@ -328,6 +333,10 @@ def _scored(study: Study, given: Baseline, *, path: str) -> BaselineResult:
         said = own_option_sentence(study, options)
         resolution = replace(resolution, assumed=(*resolution.assumed, *said))
         result = None if result is None else replace(result, own_options=options)
+    if simulated and result is not None and is_simulated(study):
+        from autotune.tuning.simulate_ranking import best_once_simulated
+
+        result = best_once_simulated(started_with(asked, options), result, like=like)
     return BaselineResult(text=given.plan, resolution=resolution, result=result)
 
 

@@ -19,7 +19,7 @@ from autotune.scoring.best_knobs import KnobGridAtLoad, candidate_grid
 from autotune.scoring.dominance import nondominated
 from autotune.scoring.knob_grid import KnobGrid
 from autotune.scoring.objective import figure
-from autotune.scoring.plan_result import VARIANT, PlanResult, plan_key
+from autotune.scoring.plan_result import PlanResult, plan_key
 from autotune.scoring.solve_concurrency import bounds, in_range, most_within_limits, solve_concurrency
 from autotune.scoring.trial_record import Recorder, plan_of
 from autotune.space import Candidate, Space
@@ -198,7 +198,7 @@ def front_rows(study: Study, candidates: Sequence[Candidate]) -> list[PlanResult
     wanted = np.flatnonzero(tried.scored.check.kept())
     wanted = wanted[nondominated(values[wanted])]
     best = tried.best_of_each(owner)
-    extra = [_named(tried.result(at)) for at in wanted.tolist() if at != best[owner[at % owner.size]]]
+    extra = [tried.result(at).apart() for at in wanted.tolist() if at != best[owner[at % owner.size]]]
     unique = {p.key: p for p in extra}
     return [*unique.values(), *(tried.result(at) for at in best.tolist())]
 
@@ -222,11 +222,5 @@ def front_loads(grid: KnobGrid, owner: Ints) -> list[Floats]:
 def _one_of_each(pooled: Sequence[PlanResult], goals: Sequence[tuple[str, str]]) -> list[PlanResult]:
     """The points: of loads that round to the same requests in flight, the best by the first goal."""
     name = goals[0][0]
-    worst_first = sorted(map(_named, pooled), key=lambda p: METRICS[name].sign * p.metrics[name])
+    worst_first = sorted((p.apart() for p in pooled), key=lambda p: METRICS[name].sign * p.metrics[name])
     return list({p.key: p for p in worst_first}.values())
-
-
-def _named(plan: PlanResult) -> PlanResult:
-    k = plan.knobs
-    knobs = (k.concurrency, k.max_num_batched_tokens, k.max_num_seqs, k.weight_dtype or "", k.kv_dtype or "")
-    return replace(plan, variant=VARIANT + VARIANT.join(map(str, knobs)))

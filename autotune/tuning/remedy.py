@@ -240,10 +240,10 @@ def _feasible(study: Study, plan: PlanResult, simulated: Simulating) -> bool:
     if found is None:
         return False
     if percentile_limits(study):
-        from autotune.tuning.simulate_ranking import may_keep, simulated_plans
+        from autotune.tuning.simulate_ranking import best_once_simulated, may_keep
 
         if may_keep(study, found):
-            (found,) = simulated_plans(study, [found], simulated=simulated)
+            found = best_once_simulated(study, found, simulated=simulated)
     return found.feasible
 
 

@@ -17,9 +17,10 @@ from typing import Protocol
 import numpy as np
 
 from autotune.metrics import GOODPUT
+from autotune.scoring.best_knobs import score_choices
 from autotune.scoring.kept_together import Kept, merged, p_together
 from autotune.scoring.limits import JOINT_PROBABILITY, LOAD_SERVED, MEAN_LATENCIES, means_kept, study_limits
-from autotune.scoring.plan_order import order
+from autotune.scoring.plan_order import order, rank
 from autotune.scoring.plan_result import PERCENTILES, PlanResult, Violation, worst_first
 from autotune.simulation.goodput import goodput, is_full, served_per_s
 from autotune.simulation.percentile_limits import PercentileLimit, is_simulated, percentile_limits
@@ -79,10 +80,33 @@ def _decided(study: Study) -> frozenset[str]:
 
 
 def worth_simulating(study: Study, plans: Sequence[PlanResult]) -> list[PlanResult]:
-    """Plans that `may_keep` every limit, but for those surely out of reach; and those that were simulated before."""
-    able = [plan for plan in plans if PERCENTILES not in plan.breakdown and may_keep(study, plan)]
-    keys = {plan.key for plan in able} - out_of_reach(study, able)
-    return [plan for plan in plans if PERCENTILES in plan.breakdown or plan.key in keys]
+    """Plans that `may_keep` every limit, but for those surely out of reach; and those that were simulated before.
+
+    Of a plan of one kind each of its `every_choice` is one of them: which is best is known once they are simulated.
+    """
+    known = [plan for plan in plans if PERCENTILES in plan.breakdown]
+    new = [plan for plan in plans if PERCENTILES not in plan.breakdown and may_keep(study, plan)]
+    able = [plan for plan in every_choice(study, new) if may_keep(study, plan)]
+    beyond = out_of_reach(study, able)
+    return [*known, *(plan for plan in able if plan.key not in beyond)]
+
+
+def every_choice(study: Study, plans: Sequence[PlanResult]) -> list[PlanResult]:
+    """Plans, each of one kind followed by itself with other dtypes and token budgets, told apart by their keys.
+
+    The seats, budgets and front of two pools are those that are best by means.
+    """
+    single = [plan for plan in plans if plan.pools is None]
+    scored = zip(single, score_choices(study, [plan.candidate for plan in single]), strict=True)
+    others = {
+        plan.plan: [
+            other.apart()
+            for each in choices
+            if (other := replace(each, own_options=plan.own_options)).launch != plan.launch
+        ]
+        for plan, choices in scored
+    }
+    return [choice for plan in plans for choice in (plan, *others.get(plan.plan, ()))]
 
 
 def simulate_ranking(
@@ -96,37 +120,82 @@ def simulate_ranking(
     """The best of plans that `may_keep` every limit, at least `wanted`, best first, under what is simulated too.
 
     A plan that was simulated before is taken as it is; `keep` is called with every other as soon as it is simulated.
+    Of several choices for one plan the best stands for it.
     """
     limits, traffic = percentile_limits(study), search_traffic(study, plans)
-    least = least_latencies(study, plans)
-    at_best = {plan.key: _at_best(study, plan, traffic, least.get(plan.key)) for plan in plans}
+    choices = _Choices.of(study, plans, traffic)
     kept: list[PlanResult] = []
     broken: list[PlanResult] = []
-    waiting = sorted(plans, key=lambda p: (at_best[p.key], p.plan))
     left: list[PlanResult] = []
-    for number, plan in enumerate(waiting):
-        known = PERCENTILES in plan.breakdown
-        if not known and len(kept) >= wanted and order(study, kept[wanted - 1]) <= at_best[plan.key]:
-            left.append(plan)
+    for number, (first, *others) in enumerate(choices.of_plans):
+        known = PERCENTILES in first.breakdown
+        if not known and len(kept) >= wanted and order(study, kept[wanted - 1]) <= choices.at_best[first.key]:
+            left.append(first)
             continue
         if progress is not None:
-            progress(number, len(plans))
-        checked = plan
+            progress(number, len(choices.of_plans))
+        checked = first
         if not known:
-            checked = with_percentiles(study, plan, limits, traffic)
+            checked = choices.best((first, *others), lambda plan: with_percentiles(study, plan, limits, traffic))
             if keep is not None:
                 keep(checked)
         (kept if checked.feasible else broken).append(checked)
         kept.sort(key=lambda p: (order(study, p), p.plan))
-    first = sum(order(study, plan) <= at_best[left[0].key] for plan in kept) if left else len(kept)
+    first_left = choices.at_best[left[0].key] if left else inf
+    reached = sum(order(study, plan) <= first_left for plan in kept)
     return SimulatedRanking(
-        ranked=tuple(kept[:first]),
-        behind=tuple(kept[first:]),
+        ranked=tuple(kept[:reached]),
+        behind=tuple(kept[reached:]),
         broken=tuple(broken),
         simulated=len(kept) + len(broken),
-        left=tuple(left),
+        left=tuple(replace(plan, variant="") for plan in left),
         sampled="" if traffic.sample is None else traffic.sample.words(),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Choices:
+    """What may be simulated, in the order in which it is."""
+
+    study: Study
+    of_plans: tuple[tuple[PlanResult, ...], ...]
+    """The choices for each plan. Plans, and the choices for each, are in the order of `at_best`."""
+    at_best: Mapping[str, float]
+    """What sorts each by its key: its place can only be behind it."""
+
+    @classmethod
+    def of(cls, study: Study, plans: Sequence[PlanResult], traffic: Traffic) -> _Choices:
+        least = least_latencies(study, plans)
+        at_best = {plan.key: _at_best(study, plan, traffic, least.get(plan.key)) for plan in plans}
+        found: dict[str, list[PlanResult]] = {}
+        for plan in sorted(plans, key=lambda p: (at_best[p.key], p.key)):
+            found.setdefault(plan.plan, []).append(plan)
+        return cls(study=study, of_plans=tuple(map(tuple, found.values())), at_best=at_best)
+
+    def best(self, choices: Sequence[PlanResult], simulated: Callable[[PlanResult], PlanResult]) -> PlanResult:
+        """The one of a plan's choices that stands first once they are simulated, as far as they need be."""
+        best = simulated(choices[0])
+        for choice in choices[1:]:
+            if best.feasible and order(self.study, best) <= self.at_best[choice.key]:
+                break
+            kept, broken = rank(self.study, [best, simulated(choice)])
+            best = (*kept, *broken)[0]
+        return replace(best, variant="")
+
+
+def best_once_simulated(
+    study: Study, plan: PlanResult, *, like: Sequence[PlanResult] = (), simulated: Simulating = simulate_plan
+) -> PlanResult:
+    """A plan with those of the dtypes and token budgets that a study leaves open that are best once it is simulated.
+
+    Arguments as those of `simulated_plans`.
+    """
+    choices = [] if not is_simulated(study) or PERCENTILES in plan.breakdown else worth_simulating(study, [plan])
+    if len(choices) < 2:
+        return simulated_plans(study, [plan], like=like, simulated=simulated)[0]
+    limits, traffic = percentile_limits(study), search_traffic(study, like or [plan])
+    ordered = _Choices.of(study, choices, traffic)
+    return ordered.best(ordered.of_plans[0], lambda one: with_percentiles(study, one, limits, traffic, simulated))
 
 
 def simulated_plans(

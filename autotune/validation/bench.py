@@ -17,11 +17,11 @@ from autotune.scoring.knob_grid import engine_traits
 from autotune.space import Candidate, format_plan
 from autotune.space.pooled_planstring import is_pooled
 from autotune.study import Study, cluster_of
-from autotune.study.served_model import ServedModel, served_model
 from autotune.text.safe_yaml import read_yaml
-from autotune.traffic.options import same_model
 from autotune.tuning import PlanResult, score_plan
 from autotune.validation.bench_tools import reported_runs
+from autotune.validation.consistency import contradictions, malformed
+from autotune.validation.deployment import deployment
 from autotune.validation.reported import Reported
 from costmodel.arch import stored_in
 from costmodel.errors import InputError, Problem
@@ -66,6 +66,15 @@ class BenchResult:
     """The plan, where it is disaggregated: then `run` is of its decode pool alone."""
 
     @property
+    def teaches_nothing(self) -> str | None:
+        """Why a calibration of one's own, which is of servers that prefill and decode a token a step, learns nothing
+        from it; None: it does.
+        """
+        if self.pooled is not None:
+            return f"is of the disaggregated plan {self.plan}, not of servers that prefill and decode"
+        return "is of servers that decode speculatively" if self.reported.drafted else None
+
+    @property
     def share(self) -> float:
         """Whole plan over what was driven."""
         return 1.0 if self.pooled is not None else self.run.entry.layout.replicas / self.replicas
@@ -90,6 +99,9 @@ def read_results(
     problems: list[Problem] = []
     results = []
     for at, record, reported in reported_runs(_values(path), str(path)):
+        if wrong := list(malformed(record)):
+            problems += [Problem(path=at, message=message) for message in wrong]
+            continue
         facts = _facts(record)
         candidate, pooled = _candidate(study, plan, facts.get("autotune_plan"), fallback, at)
         result = _result(reported, at, study, candidate, pooled, facts, knobs or BenchKnobs(), problems)
@@ -187,14 +199,22 @@ def _result(  # noqa: PLR0913  # what was measured, of what, and what is wrong
         return None
     outputs, total = _throughput(reported, gpus)
     requests_per_s = outputs / reported.osl if reported.osl > 0 else math.nan
-    in_flight, said = reported.in_flight(requests_per_s)
+    wrong = [Problem(path=at, message=message) for message in contradictions(reported, requests_per_s)]
     try:
-        served = ServedModel() if reported.model is None else served_model(reported.model, study.arch)
+        ran = deployment(reported, study, candidate, pooled)
     except InputError as error:
-        problems += [Problem(path=f"{at}: {p.path}", message=p.message) for p in error.problems]
+        wrong += [Problem(path=f"{at}: {p.path}", message=p.message) for p in error.problems]
+    if wrong:
+        problems += wrong
         return None
+    in_flight, said = reported.in_flight(requests_per_s)
+    reported = replace(reported, drafted=reported.drafted or study.axes.speculative is not None)
+    if reported.held_back(in_flight):
+        said = f"{in_flight:,.3g} of at most {reported.asked_in_flight:,.0f} requests were in flight: a closed loop"
+        said += f", though {reported.request_rate_per_s:,.3g} a second were to come"
+        reported = replace(reported, request_rate_per_s=math.nan)
     if knobs.weight_dtype is None:
-        knobs = replace(knobs, weight_dtype=served.dtype)
+        knobs = replace(knobs, weight_dtype=ran.weight_dtype)
     run = _run(reported, in_flight, at, study, candidate, knobs, problems, pooled=pooled is not None)
     if run is None:
         return None
@@ -202,9 +222,6 @@ def _result(  # noqa: PLR0913  # what was measured, of what, and what is wrong
         run = replace(run, same_lengths=facts["autotune_lengths"] == "fixed")
     if _FACTS[0] in facts:
         run = replace(run, prefix_hit_frac=study.workload.prefix_cache_hit_frac)
-    notes = [*reported.notes, *([] if said is None else [said])]
-    if served.dtype is not None or not same_model(str(reported.model), study.arch.name):
-        notes += served.said
     return BenchResult(
         run=replace(run, concurrency=in_flight * share),
         plan=_named(candidate, pooled),
@@ -214,7 +231,7 @@ def _result(  # noqa: PLR0913  # what was measured, of what, and what is wrong
         failed=int(reported.failed) if reported.failed > 0 else 0,
         replicas=int(driven),
         reported=reported,
-        notes=tuple(notes),
+        notes=(*reported.notes, *([] if said is None else [said]), *ran.said),
     )
 
 

@@ -7,10 +7,20 @@ aggregates, LLMPerf's summaries and llm-d-benchmark's reports. What is no servin
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from autotune.validation.deployment import engine_named
+from autotune.validation.record_tables import (
+    find,
+    iso_duration,
+    model_in,
+    rate_of,
+    text_of,
+    text_within,
+    with_latency,
+    within,
+)
 from autotune.validation.reported import (
     STATISTICS,
     Record,
@@ -29,8 +39,7 @@ TOOLS = (
     "vllm bench serve, SGLang's bench_serving, AIPerf, GenAI-Perf, GuideLLM, inference-perf, InferenceX, "
     "LLMPerf or llm-d-benchmark"
 )
-DEPTH = 8
-_DURATION = re.compile(r"P(?:(\d{1,4})D)?(?:T(?:(\d{1,6})H)?(?:(\d{1,8})M)?(?:(\d{1,10}(?:\.\d{1,9})?)S)?)?")
+VLLMS, SGLANGS = "vllm bench serve", "SGLang's bench_serving"
 
 
 def reported_runs(values: Sequence[Any], at: str) -> Iterator[tuple[str, Record, Reported]]:
@@ -51,7 +60,7 @@ def reported_runs(values: Sequence[Any], at: str) -> Iterator[tuple[str, Record,
         if isinstance(several, list):
             for j, one in enumerate(several, start=1):
                 if isinstance(one, Mapping):
-                    yield f"{where}:{j}", one, _guidellm(one)
+                    yield f"{where}:{j}", one, _guidellm(one, value)
             continue
         yield where, value, _reported(value, where)
 
@@ -101,8 +110,10 @@ def _classic(record: Record) -> Reported:
     burstiness = number(record, "burstiness")
     prompts, outputs = record.get("input_lens"), record.get("output_lens")
     each = of_details(record)
+    tool = SGLANGS if "mean_e2e_latency_ms" in record else VLLMS
+    server = record.get("server_info")  # of SGLang's servers
     return Reported(
-        tool="SGLang's bench_serving" if "mean_e2e_latency_ms" in record else "vllm bench serve",
+        tool=tool,
         completed=completed,
         failed=number(record, "failed"),
         isl=number(record, "total_input_tokens") / completed if completed > 0 else math.nan,
@@ -117,8 +128,19 @@ def _classic(record: Record) -> Reported:
         request_rate_per_s=float(rate) if finite else math.nan,  # type: ignore[arg-type]  # checked
         arrival_cv=1.0 / math.sqrt(burstiness) if burstiness > 0 else 1.0,
         same_lengths=_all_equal(prompts) and _all_equal(outputs),
-        model=_name(record.get("model_id")),
+        model=text_of(record.get("model_id")) or text_within(server, "model_path"),
+        engine=_driven(tool, record.get("backend")),
     )
+
+
+def _driven(tool: str, backend: Any) -> str | None:
+    """The engine that a client was told to measure; None: any that has OpenAI's interface, as `vllm` of vLLM's client.
+
+    That is what its client starts with, and it measures other servers so too; SGLang's starts with `sglang`.
+    """
+    known = backend if isinstance(backend, str) else ""
+    generic = ("openai", "vllm") if tool == VLLMS else ("openai",)
+    return None if known.startswith(generic) else engine_named(known)
 
 
 def _spelt(record: Record, name: str, unit_s: float = 1e-3) -> dict[str, float]:
@@ -140,10 +162,8 @@ def _inferencex(record: Record) -> Reported:
     gpus = prefill + decode if prefill > 0 else number(record, "tp")
     if gpus > 0:  # output tokens are per GPU that decodes
         outputs, total = outputs * (decode if decode > 0 else gpus), total * gpus
+    framework = text_of(record.get("framework"))
     drafts = str(record.get("spec_decoding", record.get("mtp", "none"))).lower()
-    notes = ["InferenceX's aggregate has no count of requests: 10 for each in flight, as its client sends"]
-    if drafted := drafts not in ("none", "false", "off", ""):
-        notes.append(f"measured with speculative decoding ({drafts}), which predictions leave out")
     return Reported(
         tool="InferenceX",
         completed=10.0 * conc,  # what its client sends; the aggregate does not say
@@ -157,9 +177,12 @@ def _inferencex(record: Record) -> Reported:
         total_tokens_per_s=total,
         per_gpu=not gpus > 0,
         gpus=gpus,
-        model=_name(record.get("model")),
-        drafted=drafted,
-        notes=tuple(notes),
+        model=text_of(record.get("model")),
+        gpu=text_of(record.get("hw")),
+        engine=None if framework is None else engine_named(framework) or framework,
+        precision=text_of(record.get("precision")),
+        drafted=drafts not in ("none", "false", "off", ""),
+        notes=("InferenceX's aggregate has no count of requests: 10 for each in flight, as its client sends",),
     )
 
 
@@ -181,25 +204,38 @@ def _aiperf(record: Record) -> Reported:
         tpot_s=statistics(table.get("inter_token_latency"), unit_s=1e-3),
         e2e_s=statistics(table.get("request_latency"), unit_s=1e-3),
         duration_s=measured_s if measured_s > 0 else completed / rate if rate > 0 else math.nan,
-        asked_in_flight=_within(config, "concurrency"),
+        asked_in_flight=within(config, "concurrency"),
         seen_in_flight=mean_of(table.get("effective_concurrency")),
-        request_rate_per_s=_within(config, "request_rate"),
+        request_rate_per_s=within(config, "request_rate"),
+        arrival_cv=_aiperf_cv(config),
         requests_per_s=rate,
         output_tokens_per_s=mean_of(table.get("output_token_throughput")),
         total_tokens_per_s=mean_of(table.get("total_token_throughput")),
         same_lengths=[number(table, "std") for table in lengths] == [0.0, 0.0],
-        model=_model_in(config),
+        model=model_in(config),
     )
 
 
-def _guidellm(record: Record) -> Reported:
+def _aiperf_cv(config: Any) -> float:
+    """Of its arrivals at a rate: equal gaps, or those of a gamma distribution, Poisson's where its smoothness is 1."""
+    pattern = text_within(config, "arrival_pattern", "request_rate_mode")
+    if pattern == "constant":
+        return 0.0
+    smoothness = within(config, "arrival_smoothness") if pattern == "gamma" else math.nan
+    return 1.0 / math.sqrt(smoothness) if smoothness > 0 else 1.0
+
+
+def _guidellm(record: Record, report: Record) -> Reported:
+    """One benchmark of a report, whose settings name the model where the benchmark's do not."""
     metrics = record.get("metrics")
     table = metrics if isinstance(metrics, Mapping) else {}
-    strategy = _find(record, "strategy") or {}
+    strategy = find(record, "strategy") or {}
     kind = str(strategy.get("kind", strategy.get("type_", strategy.get("type", ""))))
     clock = record.get("scheduler_metrics")  # since 0.4
     totals = table.get("request_totals") or record.get("request_totals") or record.get("run_stats") or clock
     counts = totals.get("requests_made", totals) if isinstance(totals, Mapping) else {}
+    settings = (find(record, "backend"), report.get("args"), find(report.get("config"), "backend"))
+    named = (text_of(table.get("model")) for table in settings if isinstance(table, Mapping))
     rate = mean_of(table.get("requests_per_second"))
     completed = number(counts, "successful", "completed")
     duration = number(record, "duration", "duration_seconds")
@@ -224,6 +260,7 @@ def _guidellm(record: Record) -> Reported:
         requests_per_s=rate,
         output_tokens_per_s=mean_of(table.get("output_tokens_per_second")),
         total_tokens_per_s=mean_of(table.get("tokens_per_second")),
+        model=next(filter(None, named), text_within(record.get("worker"), "backend_model")),  # worker: before 0.4
     )
 
 
@@ -276,23 +313,23 @@ def _llmperf(record: Record) -> Reported:
         duration_s=60.0 * completed / per_minute if per_minute > 0 else math.nan,
         asked_in_flight=number(record, "num_concurrent_requests"),
         output_tokens_per_s=number(record, "results_mean_output_throughput_token_per_s"),
-        model=_name(record.get("model")),
+        model=text_of(record.get("model")),
         notes=("LLMPerf counts tokens with a tokenizer of its own (LLaMA's), whatever the model's is",),
     )
 
 
 def _llm_d(record: Record) -> Reported:
-    found = _with_latency(record) or {}
+    found = with_latency(record) or {}
     requests, latency = found.get("requests") or {}, found.get("latency") or {}
     throughput = found.get("throughput") or {}
-    times = _find(record, "time") or {}
+    times = find(record, "time") or {}
     scenario = record.get("scenario")
-    rate = _rate(throughput, "requests_per_sec", "request_rate", "requests_rate")
+    rate = rate_of(throughput, "requests_per_sec", "request_rate", "requests_rate")
     lost = [number(requests, name) for name in ("failures", "incomplete")]
     failures = sum(count for count in lost if count > 0)
     duration = number(times, "duration")
     if math.isnan(duration):
-        duration = _iso_duration(times.get("duration"))
+        duration = iso_duration(times.get("duration"))
     return Reported(
         tool="llm-d-benchmark",
         completed=number(requests, "total") - failures,
@@ -303,70 +340,13 @@ def _llm_d(record: Record) -> Reported:
         tpot_s=statistics(latency.get("time_per_output_token")) or statistics(latency.get("inter_token_latency")),
         e2e_s=statistics(latency.get("request_latency")),
         duration_s=duration,
-        asked_in_flight=_within(scenario, "concurrency", "max_concurrency"),
-        request_rate_per_s=_within(scenario, "rate_qps", "request_rate", "qps"),
+        asked_in_flight=within(scenario, "concurrency", "max_concurrency"),
+        request_rate_per_s=within(scenario, "rate_qps", "request_rate", "qps"),
         requests_per_s=rate,
-        output_tokens_per_s=_rate(throughput, "output_tokens_per_sec", "output_token_rate"),
-        total_tokens_per_s=_rate(throughput, "total_tokens_per_sec", "total_token_rate"),
-        model=_model_in(scenario),
+        output_tokens_per_s=rate_of(throughput, "output_tokens_per_sec", "output_token_rate"),
+        total_tokens_per_s=rate_of(throughput, "total_tokens_per_sec", "total_token_rate"),
+        model=model_in(scenario),
     )
-
-
-def _iso_duration(text: Any) -> float:
-    """Seconds of a duration as ISO 8601 has it, `PT1H2M3.5S`; NaN: it is none."""
-    found = _DURATION.fullmatch(text) if isinstance(text, str) else None
-    if found is None:
-        return math.nan
-    return sum(float(part or 0) * unit for part, unit in zip(found.groups(), (86400.0, 3600.0, 60.0, 1.0), strict=True))
-
-
-def _rate(table: Any, *names: str) -> float:
-    for name in names:
-        value = table.get(name) if isinstance(table, Mapping) else None
-        found = mean_of(value) if isinstance(value, Mapping) else number(table, name)
-        if not math.isnan(found):
-            return found
-    return math.nan
-
-
-def _tables(value: Any, depth: int = 0) -> Iterator[Record]:
-    """A table and those within it, each before what it holds."""
-    if isinstance(value, Mapping) and depth <= DEPTH:
-        yield value
-        for inner in value.values():
-            yield from _tables(inner, depth + 1)
-
-
-def _with_latency(record: Record) -> Record | None:
-    """The table that has latencies by name, wherever it lies."""
-    found = ((table, table.get("latency")) for table in _tables(record))
-    return next((t for t, latency in found if isinstance(latency, Mapping) and "time_to_first_token" in latency), None)
-
-
-def _find(value: Any, name: str) -> Record | None:
-    """The first table of a name, wherever it lies."""
-    return next((found for table in _tables(value) if isinstance(found := table.get(name), Mapping)), None)
-
-
-def _within(value: Any, *names: str) -> float:
-    """The first number of these names in tables within tables, also as the one entry of a list."""
-    for table in _tables(value):
-        for name in names:
-            inner = table.get(name)
-            found = number({name: inner[0]} if isinstance(inner, list) and len(inner) == 1 else table, name)
-            if not math.isnan(found):
-                return found
-    return math.nan
-
-
-def _model_in(value: Any) -> str | None:
-    table = _find({"": value}, "endpoint") or _find({"": value}, "model") or {}
-    names = table.get("model_names")
-    return _name(names[0]) if isinstance(names, list) and names else _name(table.get("name"))
-
-
-def _name(value: Any) -> str | None:
-    return value if isinstance(value, str) and value else None
 
 
 _TOOLS: tuple[tuple[Callable[[Record], bool], Callable[[Record], Reported]], ...] = (
@@ -374,8 +354,11 @@ _TOOLS: tuple[tuple[Callable[[Record], bool], Callable[[Record], Reported]], ...
     (lambda r: {"conc", "isl", "osl"} <= r.keys() and ("mean_tpot" in r or "median_tpot" in r), _inferencex),
     (lambda r: isinstance(r.get("successes"), Mapping), _inference_perf),
     (lambda r: "results_ttft_s_mean" in r, _llmperf),
-    (lambda r: isinstance(r.get("metrics"), Mapping) and "time_to_first_token_ms" in r["metrics"], _guidellm),
-    (lambda r: _with_latency(r) is not None, _llm_d),
-    (lambda r: _find(r, "time_to_first_token") is not None, _aiperf),
+    (
+        lambda r: isinstance(r.get("metrics"), Mapping) and "time_to_first_token_ms" in r["metrics"],
+        lambda r: _guidellm(r, r),
+    ),
+    (lambda r: with_latency(r) is not None, _llm_d),
+    (lambda r: find(r, "time_to_first_token") is not None, _aiperf),
 )
 """What a tool's result is known by -> what reads it."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from math import exp, isfinite, log
+from math import exp, isfinite, log, sqrt
 
 from autotune.engines import ENGINES
 from autotune.validation.bench import BenchResult
 from costmodel.calibration.profile import Profile
+from costmodel.estimate.normal import Z90
 from costmodel.measured.load_runs import REPORTED, Lengths, LoadRun, predict_run
 from costmodel.measured.runs import Run
 from costmodel.simulation.forecast import Forecast, Likely
@@ -31,7 +32,12 @@ def predicted_latencies(
     result: BenchResult, profile: Profile | None, means_s: Mapping[str, float]
 ) -> list[tuple[str, Likely, float]]:
     """As `held_against`, of a run on one kind of replica."""
-    return held_against(_simulated(result, profile), result, means_s) if measured_percentiles(result) else []
+    return held_against(_simulated(result, profile), result, means_s) if is_simulated(result) else []
+
+
+def is_simulated(result: BenchResult) -> bool:
+    """Whether a result is held against a simulation: it has percentiles, or is an open loop."""
+    return result.reported.open_loop or bool(measured_percentiles(result))
 
 
 def held_against(
@@ -39,22 +45,40 @@ def held_against(
 ) -> list[tuple[str, Likely, float]]:
     """Name (`ttft_p99_s`), prediction and measurement of each percentile that a result has, seconds.
 
-    Of an open loop the means (`ttft_s`) come first: at a rate beyond what a plan serves they depend on how long the run
-    was, which the formula does not know. All requests are simulated with the run's mean lengths: results do not say how
-    theirs are spread. In a closed loop requests of one length go through the servers in step, and wait for each other
-    as those of a real benchmark seldom do: there the simulation says how figures lie about their mean, and `means_s`
-    (by latency) what that is.
+    Of an open loop the means (`ttft_s`) and the throughputs come first: what is served is what comes, up to a rate
+    beyond which all depends on how long the run was, which the formula does not know. All requests are simulated with
+    the run's mean lengths: results do not say how theirs are spread. In a closed loop requests of one length go through
+    the servers in step, and wait for each other as those of a real benchmark seldom do: there the simulation says how
+    figures lie about their mean, and `means_s` (by latency) what that is.
     """
     reported, rows = result.reported, []
     if reported.open_loop:
         measured = {"ttft": result.run.ttft_s, "tpot": result.run.tpot_s}
         rows = [(f"{name}_s", forecast.latency(name, "mean"), measured[name]) for name in MEANS]
+        rows += _throughputs(forecast, result)
     for (name, p), value in measured_percentiles(result).items():
         found = forecast.latency(name, p)
         if not reported.open_loop and name in means_s:
             factor = means_s[name] / forecast.latency(name, "mean").value
             found = Likely(value=found.value * factor, low=found.low * factor, high=found.high * factor)
         rows.append((f"{name}_{p}_s", found, value))
+    return rows
+
+
+def _throughputs(forecast: Forecast, result: BenchResult) -> list[tuple[str, Likely, float]]:
+    """Of an open loop, of the whole plan; gaps between arrivals that vary add to what is not known."""
+    reported, driven = result.reported, forecast.output_tokens_per_s()
+    spread = exp(Z90 * reported.arrival_cv / sqrt(max(reported.completed, 1.0)))
+    rows = []
+    for name, per_output in (
+        ("output_tokens_per_s", 1.0),
+        ("total_tokens_per_s", (reported.isl + reported.osl) / reported.osl),
+    ):
+        factor = result.share * per_output
+        likely = Likely(
+            value=driven.value * factor, low=driven.low * factor / spread, high=driven.high * factor * spread
+        )
+        rows.append((name, likely, float(getattr(result, name))))
     return rows
 
 

@@ -56,8 +56,13 @@ class Reported:
     """Coefficient of variation of the gaps between arrivals."""
     same_lengths: bool = False
     drafted: bool = False
-    """Whether the file says that the server decoded speculatively."""
+    """Whether the server decoded speculatively, as the file says, or the study that it was measured for."""
     model: str | None = None
+    """Which was served, as the file names it; None, of these four: it does not say."""
+    gpu: str | None = None
+    engine: str | None = None
+    precision: str | None = None
+    """How weights were stored."""
     notes: tuple[str, ...] = ()
 
     @property
@@ -65,12 +70,24 @@ class Reported:
         """Whether requests came at a rate of their own."""
         return math.isfinite(self.request_rate_per_s)
 
+    def held_back(self, in_flight: float) -> bool:
+        """Whether requests that came at a rate waited for others to end, as no more than a cap were let through.
+
+        Then what was in flight is the cap, or nearly, and the loop is closed.
+        """
+        asked = self.asked_in_flight
+        return self.open_loop and self.completed > asked > 0 and in_flight >= LESS_THAN_ASKED * asked
+
     @property
     def mean_e2e_s(self) -> float:
         """Mean time of a request, as measured or as its parts say."""
         measured = self.e2e_s.get("mean", math.nan)
-        whole = _of(self.ttft_s) + max(self.osl - 1.0, 0.0) * _of(self.tpot_s)
-        return measured if measured > 0 else whole
+        return measured if measured > 0 else self.parts_s
+
+    @property
+    def parts_s(self) -> float:
+        """Time of the mean request as its first token and the others take it; medians where there are no means."""
+        return _of(self.ttft_s) + max(self.osl - 1.0, 0.0) * _of(self.tpot_s)
 
     def in_flight(self, requests_per_s: float) -> tuple[float, str | None]:
         """Requests in flight as it really was, and what is to be said of it.

@@ -18,7 +18,7 @@ from autotune.validation.percentiles import (
     MEANS,
     MOST_REQUESTS,
     held_against,
-    measured_percentiles,
+    is_simulated,
     predicted_latencies,
     run_by_percentiles,
 )
@@ -117,13 +117,12 @@ def verify(
     if len(plans) != 1:
         raise InputError.single("RESULT", f"must hold runs of one plan, got {', '.join(plans) or 'none'}")
     against = [(r, _against(r)) for r in results]
-    refused = [found for r, found in against if found is not None and _refuses(study, r, found)]
-    results = [r for r, found in against if found is None or not _refuses(study, r, found)]
+    refused = [found for r, found in against if found is not None and _refuses(r, found)]
+    results = [r for r, found in against if found is None or not _refuses(r, found)]
     if not results:
         raise InputError(found.problem for found in refused)
     odd = [found for r, found in against if found is not None and found not in refused]
-    # a calibration of one's own is of servers that prefill and decode: pools teach it nothing
-    taught = [r for r, found in against if found is None and r.pooled is None]
+    taught = [r for r, found in against if found is None and r.teaches_nothing is None]
     said = (
         *(f"left out: {found.problem}" for found in refused),
         *(f"not learnt: {found.problem}" for found in odd),
@@ -156,14 +155,14 @@ def _against(result: BenchResult) -> Contradiction | None:
     return contradiction(run_by_percentiles(result)[0])
 
 
-def _refuses(study: Study, result: BenchResult, found: Contradiction) -> bool:
+def _refuses(result: BenchResult, found: Contradiction) -> bool:
     """Whether a run that contradicts physics is not even compared.
 
     One that waited is, as its user wants to know by how much, and so is one of a server that decodes speculatively:
     several tokens of a step take less than the weights' read time each.
     """
-    drafted = result.reported.drafted or study.axes.speculative is not None
-    return found.impossible and (found.other_unit or not (drafted and found.column == "tpot_ms"))
+    drafted = result.reported.drafted and found.column == "tpot_ms"
+    return found.impossible and (found.other_unit or not drafted)
 
 
 def learn(results: Sequence[BenchResult], profile: Profile | None) -> Profile:
@@ -275,13 +274,17 @@ def _said(study: Study, results: Sequence[BenchResult], learnt: int) -> tuple[st
             "calibration of one's own is of servers that prefill and decode"
         )
         return tuple(assumptions)
+    if drafted := [r.run.id for r in results if r.reported.drafted]:
+        assumptions.append(
+            f"not learnt: {', '.join(drafted)} of servers that decode speculatively; predicted as if they did not"
+        )
     replicas = results[0].run.entry.layout.replicas
     driven = sorted({r.replicas for r in results})
     if driven != [replicas]:
         assumptions.append(
             f"{', '.join(map(str, driven))} of {replicas} replicas were driven; load and throughput are scaled to all"
         )
-    if any(not np.isnan(r.output_tokens_per_s) for r in results):
+    if any(not (r.reported.open_loop or np.isnan(r.output_tokens_per_s)) for r in results):
         assumptions.append("measured throughput is over the whole run, start and end included: a little low")
     failed = sum(r.failed for r in results)
     if failed:
@@ -319,12 +322,12 @@ def predicted_means(study: Study, plan: PlanResult, result: BenchResult) -> dict
 def predicted_pool_latencies(
     study: Study, plan: PlanResult, result: BenchResult, means_s: Mapping[str, float]
 ) -> list[tuple[str, Likely, float]]:
-    """As `held_against`, of a run on pools; empty where it has no percentiles.
+    """As `held_against`, of a run on pools; empty of a closed loop without percentiles.
 
     Raises:
         InputError: by the memory model a pool has no room for any of the run's requests.
     """
-    if not measured_percentiles(result):
+    if not is_simulated(result):
         return []
     count = int(min(max(result.reported.completed, 1.0), MOST_REQUESTS))
     own = _as_measured(study, plan, result)

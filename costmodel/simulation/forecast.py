@@ -129,6 +129,11 @@ class Forecast:
         down, up = (float(np.log(max(end, 1e-12) / max(base, 1e-12))) for end in (low, high))
         return _widened(value, (down, up), Z90 * self.errors.first_log_sd * own)
 
+    def output_tokens_per_s(self) -> Likely:
+        """Output tokens over the whole run, from its first arrival to its last answer, of requests that were served."""
+        value, base, low, high = (_throughput(run.served) for run in (self.expected, self.base, self.slow, self.quick))
+        return Likely(value=value, low=value * low / base, high=value * high / base)
+
     def attainment(self, *, ttft_s: float | None, tpot_s: float | None, e2e_s: float | None) -> Likely:
         """Share of requests that keep all limits at once; None is no limit."""
 
@@ -175,6 +180,14 @@ def with_ends(
     paces = (errors.pace * float(np.exp(z * errors.pace_log_sd)) for z in (-Z90, Z90))
     quick, slow = (serve(model.paced(pace)) for pace in paces)
     return Forecast(expected=expected, quick=quick, slow=slow, errors=errors, base=base)
+
+
+def _throughput(served: Served) -> float:
+    through = np.isfinite(served.finish_s)
+    if not through.any():
+        return float("nan")
+    took_s = served.finish_s[through].max() - served.requests.arrival_s.min()
+    return float(served.requests.output[through].sum() / took_s)
 
 
 def _latency(served: Served, name: str, first: float) -> Floats:

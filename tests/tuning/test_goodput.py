@@ -19,7 +19,7 @@ from autotune.study import Study, in_place
 from autotune.traffic.load import load_study
 from autotune.tuning import PlanResult, Violation, tune
 from autotune.tuning.pareto_front import front_study, study_goals
-from autotune.tuning.simulate_ranking import may_keep, with_percentiles
+from autotune.tuning.simulate_ranking import every_choice, may_keep, with_percentiles
 from costmodel.errors import InputError
 from tests.tuning.brute import question
 
@@ -73,14 +73,16 @@ def by_hand(study: Study, plan: PlanResult, bounds_s: dict[str, float]) -> float
 def test_goodput_is_that_of_all_plans_by_hand(
     limits: dict[str, float], bounds_s: dict[str, float], load: dict[str, Any]
 ) -> None:
-    """The plan of the most goodput, found in order, is that of every plan's requests counted one by one."""
+    """The plan of the most goodput, found in order, is that of every plan's requests counted one by one, with every
+    token budget."""
     study = asked(limits, load)
     found = tune(study)
-    counted = {plan.plan: by_hand(study, plan, bounds_s) for plan in every_plan(study)}
+    choices = every_choice(study, every_plan(study))
+    counted = {(plan.plan, plan.knobs): by_hand(study, plan, bounds_s) for plan in choices}
     assert found.by_percentile is not None
     assert max(counted.values()) > 0.0
     for plan in found.ranked:
-        assert plan.metrics[GOODPUT] == pytest.approx(counted[plan.plan], rel=1e-9)
+        assert plan.metrics[GOODPUT] == pytest.approx(counted[plan.plan, plan.knobs], rel=1e-9)
     # ranked by three digits, and the time of a request in those that follow
     best = max(counted.values())
     assert found.ranked[0].metrics[GOODPUT] == pytest.approx(best, rel=5e-3)

@@ -16,7 +16,8 @@ from autotune.simulation.percentile_limits import percentile_limits
 from autotune.simulation.simulate_plan import Traffic, simulate_plan, study_traffic
 from autotune.study import Study
 from autotune.tuning import TuneResult, tune
-from autotune.tuning.simulate_ranking import simulate_ranking, with_percentiles
+from autotune.tuning.answer_study import score_plan
+from autotune.tuning.simulate_ranking import every_choice, simulate_ranking, with_percentiles
 from costmodel.simulation.pools import PoolsModel
 from costmodel.simulation.simulate import ServerModel, Simulated
 from tests.tuning.brute import question
@@ -48,16 +49,19 @@ def by_means(study: Study) -> TuneResult:
 )
 @pytest.mark.parametrize("objective", [{"maximize": "total_tokens_per_s_per_gpu"}, {"minimize": "ttft_s"}])
 def test_the_winner_is_the_winner_of_all(limits: dict[str, float], objective: dict[str, str]) -> None:
-    """Every plan that keeps the limits on means is simulated by hand: the same plans, figures and order."""
+    """Every plan that keeps the limits on means is simulated by hand with each token budget: the same plans, figures
+    and order."""
     study = asked(limits, objective=objective)
     checks, traffic = percentile_limits(study), study_traffic(study)
     means = by_means(study).ranked
-    assert len(means) >= 3
-    every = [with_percentiles(study, plan, checks, traffic) for plan in means]
+    choices = every_choice(study, means)
+    assert len(choices) == len(study.search.max_num_batched_tokens) * len(means) >= 3
+    every = [with_percentiles(study, plan, checks, traffic) for plan in choices]
     sign = 1.0 if study.objective.direction == "minimize" else -1.0
     kept = sorted((p for p in every if p.feasible), key=lambda p: (sign * ranking_value(study, p), p.plan))
+    kept = list({p.plan: p for p in reversed(kept)}.values())[::-1]
     for wanted in (1, 2, 10):
-        found = simulate_ranking(study, means, wanted=wanted)
+        found = simulate_ranking(study, choices, wanted=wanted)
         assert [p.plan for p in found.ranked] == [p.plan for p in kept[: len(found.ranked)]]
         assert len(found.ranked) >= min(wanted, len(kept))
         assert found.simulated + len(found.left) == len(means)
@@ -66,11 +70,37 @@ def test_the_winner_is_the_winner_of_all(limits: dict[str, float], objective: di
     assert whole.by_percentile is not None
     said = f"percentiles: {whole.by_percentile.simulated:,} plans simulated"
     assert any(said in str(line) for block in tune_report(whole, top=3).blocks for line in block.lines)
-    assert [p.plan for p in whole.ranked] == [p.plan for p in kept[: len(whole.ranked)]]
+    assert [(p.plan, p.knobs) for p in whole.ranked] == [(p.plan, p.knobs) for p in kept[: len(whole.ranked)]]
     assert len(whole.ranked) >= min(10, len(kept))
     for plan in whole.ranked:
         for limit in checks:
             assert plan.breakdown["simulated"][limit.code]["value"] <= limit.bound * limit.factor
+
+
+def test_more_token_budgets_leave_no_worse_an_answer() -> None:
+    """Of four budgets the best by means broke the limit with every plan, and none was said to keep it."""
+    small, whole = (
+        question(
+            "qwen2.5-32b",
+            8,
+            workload={"isl": {"min": 200, "max": 3000}, "osl": {"min": 50, "max": 600}, "request_rate_per_s": 8},
+            constraints={"itl_p99_ms": 45.0},
+            objective={"minimize": "tpot_s"},
+            baseline={"plan": "R2 TP4"},
+            search={"max_num_batched_tokens": budgets},
+        )
+        for budgets in ([1024], [1024, 2048, 8192, 16384])
+    )
+    few, all_four = tune(small), tune(whole)
+    assert few.ranked
+    assert {p.plan for p in few.ranked} <= {p.plan for p in all_four.ranked}
+    assert ranking_value(whole, all_four.ranked[0]) <= ranking_value(small, few.ranked[0])
+    named = score_plan(whole, all_four.ranked[0].plan).result
+    assert named is not None
+    assert named.runs_as(all_four.ranked[0])
+    assert all_four.baseline is not None
+    assert all_four.baseline.result is not None
+    assert all_four.baseline.result.feasible
 
 
 def test_a_limit_on_a_percentile_is_tighter_than_on_the_mean() -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from autotune.study import Study, load_study
 from autotune.validation.bench import BenchResult, read_results
@@ -16,12 +15,25 @@ from autotune.validation.percentiles import predicted_latencies, run_by_percenti
 from costmodel.arch import weight_bytes
 from costmodel.errors import InputError
 from tests.studies import FOLDER
-
-PER_S, ISL, OSL, TTFT_S, TPOT_S = 2.5, 2000, 500, 0.9, 0.042
-E2E_S = TTFT_S + (OSL - 1) * TPOT_S
-REQUESTS, FAILED = 640, 3
-DURATION_S = REQUESTS / PER_S
-IN_FLIGHT = PER_S * E2E_S
+from tests.validation.tool_results import (
+    AIPERF,
+    CLASSIC,
+    DURATION_S,
+    E2E_S,
+    FAILED,
+    GUIDELLM,
+    IN_FLIGHT,
+    ISL,
+    LATENCY,
+    LLM_D,
+    LLMPERF,
+    OSL,
+    PER_S,
+    REQUESTS,
+    TPOT_S,
+    TTFT_S,
+    results,
+)
 
 
 @pytest.fixture(scope="module")
@@ -30,94 +42,6 @@ def study() -> Study:
     return load_study(FOLDER / "llama-70b-16xh100.toml", ["cluster.gpus=4"])
 
 
-def results(folder: Path, study: Study, content: Any, name: str = "result.json") -> tuple[BenchResult, ...]:
-    """What is read of a file."""
-    path = folder / name
-    text = yaml.safe_dump(content) if name.endswith(".yaml") else json.dumps(content)
-    path.write_text(text, encoding="utf-8")
-    return read_results(path, study, "TP4")
-
-
-def table(mean: float, unit: str, *, mean_name: str = "mean", p50_name: str = "p50") -> dict[str, Any]:
-    """Statistics as tools write them."""
-    return {"units" if unit.startswith("c") else "unit": unit, mean_name: mean, p50_name: 0.9 * mean, "p99": 2 * mean}
-
-
-CLASSIC = {
-    "completed": REQUESTS, "failed": FAILED, "duration": DURATION_S, "total_input_tokens": REQUESTS * ISL,
-    "total_output_tokens": REQUESTS * OSL, "mean_ttft_ms": 1e3 * TTFT_S, "median_ttft_ms": 900 * TTFT_S,
-    "p99_ttft_ms": 2e3 * TTFT_S, "mean_tpot_ms": 1e3 * TPOT_S, "max_concurrency": 60, "request_rate": "inf",
-}  # fmt: skip
-GUIDELLM = {
-    "benchmarks": [
-        {
-            "duration": DURATION_S,
-            "config": {"strategy": {"type_": "concurrent", "streams": 60}},
-            "metrics": {
-                "request_totals": {"successful": REQUESTS, "errored": FAILED},
-                "requests_per_second": {"successful": {"mean": PER_S}},
-                "request_concurrency": {"successful": {"mean": IN_FLIGHT}},
-                "prompt_token_count": {"successful": {"mean": ISL}},
-                "output_token_count": {"successful": {"mean": OSL}},
-                "time_to_first_token_ms": {
-                    "successful": {
-                        "mean": 1e3 * TTFT_S, "median": 900 * TTFT_S, "percentiles": {"p99": 2e3 * TTFT_S},
-                    }
-                },
-                "inter_token_latency_ms": {"successful": {"mean": 1e3 * TPOT_S}},
-                "time_per_output_token_ms": {"successful": {"mean": 1e3 * E2E_S / OSL}},
-                "request_latency": {"successful": {"mean": E2E_S}},
-            },
-        }
-    ]
-}  # fmt: skip
-LATENCY = {
-    "time_to_first_token": {"mean": TTFT_S, "median": 0.9 * TTFT_S, "p99": 2 * TTFT_S},
-    "time_per_output_token": {"mean": TPOT_S},
-    "request_latency": {"mean": E2E_S},
-}
-LLM_D = {
-    "version": "0.1",
-    "scenario": {"model": {"name": "meta-llama/Llama-3.1-70B"}, "load": {"args": {"max_concurrency": 60}}},
-    "metrics": {
-        "time": {"duration": DURATION_S},
-        "requests": {
-            "total": REQUESTS + FAILED, "failures": FAILED, "input_length": table(ISL, "count"),
-            "output_length": table(OSL, "count"),
-        },
-        "latency": {
-            "time_to_first_token": {"units": "ms", "mean": 1e3 * TTFT_S, "p50": 900 * TTFT_S, "p99": 2e3 * TTFT_S},
-            "time_per_output_token": {"units": "ms/token", "mean": 1e3 * TPOT_S},
-            "request_latency": {"units": "ms", "mean": 1e3 * E2E_S},
-        },
-        "throughput": {"requests_per_sec": PER_S},
-    },
-}  # fmt: skip
-AIPERF = {
-    "request_throughput": {"unit": "requests/sec", "avg": PER_S},
-    "request_count": {"unit": "requests", "avg": REQUESTS},
-    "error_request_count": {"unit": "requests", "avg": FAILED},
-    "request_latency": table(1e3 * E2E_S, "ms", mean_name="avg"),
-    "time_to_first_token": table(1e3 * TTFT_S, "ms", mean_name="avg"),
-    "inter_token_latency": table(1e3 * TPOT_S, "ms", mean_name="avg"),
-    "output_sequence_length": {"unit": "tokens", "avg": OSL},
-    "input_sequence_length": {"unit": "tokens", "avg": ISL},
-    "input_config": {"loadgen": {"concurrency": 60}, "endpoint": {"model_names": ["meta-llama/Llama-3.1-70B"]}},
-}
-LLMPERF = {
-    "version": "2023-08-31",
-    "num_concurrent_requests": 60,
-    "results_ttft_s_mean": TTFT_S,
-    "results_ttft_s_quantiles_p50": 0.9 * TTFT_S,
-    "results_ttft_s_quantiles_p99": 2 * TTFT_S,
-    "results_end_to_end_latency_s_mean": E2E_S,
-    "results_inter_token_latency_s_mean": E2E_S / OSL,
-    "results_number_input_tokens_mean": ISL,
-    "results_number_output_tokens_mean": OSL,
-    "results_num_completed_requests": REQUESTS,
-    "results_num_completed_requests_per_min": 60 * PER_S,
-    "results_number_errors": FAILED,
-}
 FILES = {
     "vllm": ("result.json", CLASSIC),
     "sglang": ("result.jsonl", {**CLASSIC, "concurrency": IN_FLIGHT, "mean_e2e_latency_ms": 1e3 * E2E_S}),
@@ -192,8 +116,9 @@ def test_inferencex_counts_per_gpu_and_in_seconds(study: Study, tmp_path: Path) 
     assert (found.run.ttft_s, found.run.tpot_s, found.run.concurrency) == (TTFT_S, TPOT_S, 60)
     assert found.output_tokens_per_s == pytest.approx(PER_S * OSL)
     assert found.total_tokens_per_s == pytest.approx(PER_S * (ISL + OSL))
+    eight = {"tp": 8, "tput_per_gpu": PER_S * (ISL + OSL) / 8, "output_tput_per_gpu": PER_S * OSL / 8}
     with pytest.raises(InputError, match="was measured on 8 GPUs"):
-        results(tmp_path, study, {**content, "tp": 8})
+        results(tmp_path, study, {**content, **eight})
     (one,) = read_results(tmp_path / "result.json", load_study(FOLDER / "llama-70b-16xh100.toml"), "TP8")
     assert (one.replicas, one.run.concurrency) == (1, 120)
     with pytest.raises(InputError, match="was measured on 12 GPUs"):
@@ -311,7 +236,8 @@ def test_percentiles_are_held_against_a_simulation(changes: dict[str, Any], stud
     """Those that the result has get a prediction with its interval, open loop or closed."""
     (found,) = results(tmp_path, study, CLASSIC | changes)
     rows = {name: (likely, measured) for name, likely, measured in predicted_latencies(found, None, {})}
-    means = {"ttft_s", "tpot_s"} if found.reported.open_loop else set()
+    served = {"output_tokens_per_s", "total_tokens_per_s"}
+    means = {"ttft_s", "tpot_s", *served} if found.reported.open_loop else set()
     assert rows.keys() == {"ttft_p50_s", "ttft_p99_s"} | means
     assert all(0.0 < likely.low < likely.value < likely.high for likely, _ in rows.values())
     assert rows["ttft_p50_s"][1] == pytest.approx(0.9 * TTFT_S)
@@ -320,7 +246,9 @@ def test_percentiles_are_held_against_a_simulation(changes: dict[str, Any], stud
 
 def test_percentiles_lie_about_the_mean_of_a_closed_loop(study: Study, tmp_path: Path) -> None:
     """Twice the mean are twice the percentiles, which lie on both sides of it; those of an open loop are simulated."""
-    closed, opened = (results(tmp_path, study, CLASSIC | c)[0] for c in ({}, {"request_rate": PER_S}))
+    closed, opened = (
+        results(tmp_path, study, CLASSIC | c)[0] for c in ({}, {"request_rate": PER_S, "max_concurrency": None})
+    )
 
     def values(run: BenchResult, mean_s: float) -> list[float]:
         return [likely.value for _, likely, _ in predicted_latencies(run, None, {"ttft": mean_s})]
@@ -360,7 +288,7 @@ def test_requests_one_by_one_give_the_percentiles_that_are_left_out(study: Study
     each = [(0.1 * (i + 1), [0.01 * (i + 1)] * 4) for i in range(10)]
     details = {
         "ttfts": [*(ttft for ttft, _ in each), 0.0], "itls": [*(gaps for _, gaps in each), []],
-        "input_lens": [ISL] * 11, "output_lens": [5] * 10 + [0],
+        "input_lens": [ISL] * 11, "output_lens": [5] * 10 + [0], "total_output_tokens": REQUESTS * 5,
     }  # fmt: skip
     (found,) = results(tmp_path, study, CLASSIC | details)
     assert found.reported.ttft_s["p90"] == pytest.approx(0.91)

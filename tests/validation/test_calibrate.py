@@ -172,12 +172,12 @@ def test_benchmark_results(tmp_path: Path) -> None:
     study = load_study(ROOT / "studies" / "llama-70b-16xh100.toml")
     document, lines = tmp_path / "vllm.json", tmp_path / "sglang.jsonl"
     document.write_text(json.dumps(RESULT), encoding="utf-8")
-    lines.write_text("\n".join(json.dumps({**RESULT, "max_concurrency": c}) for c in (8, None)), encoding="utf-8")
+    lines.write_text("\n".join(json.dumps({**RESULT, "max_concurrency": c}) for c in (30, None)), encoding="utf-8")
     (run,) = (result.run for result in read_results(document, study, "tp8"))
     assert (run.mean_isl, run.mean_osl, run.concurrency) == (1024, 512, 32)
     assert (run.ttft_s, run.tpot_s) == pytest.approx((0.21, 0.017))
     first, second = (result.run for result in read_results(lines, study, "tp8"))
-    assert first.concurrency == 8
+    assert first.concurrency == 30
     assert second.concurrency == pytest.approx(100 / 30 * (0.21 + 511 * 0.017))
     lines.write_text('{"completed": 0, "total_output_tokens": 5}\n', encoding="utf-8")
     with pytest.raises(InputError, match=r"sglang\.jsonl:1: must have prompt tokens"):

@@ -43,7 +43,7 @@ def _result(path: Path, *, tpot: float = 1.0, **fields: object) -> Path:
         "mean_tpot_ms": 1e3 * plan.metrics["tpot_s"] * tpot,
         "p99_ttft_ms": 2e3 * plan.metrics["ttft_s"],
         "max_concurrency": IN_FLIGHT,
-        "duration": took_s,
+        "duration": took_s * tpot,
         "failed": 0,
         "autotune_plan": plan.plan,
         **fields,
