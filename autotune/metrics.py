@@ -18,6 +18,9 @@ MAXIMIZE, MINIMIZE = "maximize", "minimize"
 TTFT_SD, TPOT_SD, RATE_SD = "ttft_log_sd", "tpot_log_sd", "throughput_log_sd"
 LOG_SDS = (TTFT_SD, TPOT_SD, RATE_SD)
 """Standard deviations of log(measured / estimate), which a plan keeps beside its metrics."""
+RATE_P10, RATE_P90 = "throughput_p10_frac", "throughput_p90_frac"
+"""Ends of the likely range of what is served over its estimate, which a plan keeps too: at a request rate no more is
+served than comes (`costmodel.estimate.result.served_range`)."""
 
 
 class Use(Flag):
@@ -69,6 +72,8 @@ class Metric:
     """Whether it is in US dollars, so that it is known only where every GPU has a price."""
     simulated: bool = False
     """Whether it is known only of plans whose requests were simulated one by one."""
+    of_served: bool = False
+    """Whether it goes with what is served, so that at a request rate what comes bounds it."""
 
     @property
     def sign(self) -> float:
@@ -90,14 +95,27 @@ class Metric:
         """The plan's value in the metric's unit."""
         return plan.metrics[self.name] * self.factor
 
-    def interval(self, plan: Measured) -> tuple[float, float]:
-        """p10 and p90 in the metric's unit: 80 % of what the calibration saw lies between."""
+    def likely_fracs(self, plan: Measured) -> tuple[float, float]:
+        """p10 and p90 over the plan's value: 80 % of what the calibration saw lies between; alike where it is known."""
+        if self.of_served:
+            low, high = plan.metrics[RATE_P10], plan.metrics[RATE_P90]
+            return (low, high) if self.better == MAXIMIZE else (1.0 / high, 1.0 / low)
         spread = exp(Z90 * plan.metrics[self.log_sd]) if self.log_sd else 1.0
-        return self.of(plan) / spread, self.of(plan) * spread
+        return 1.0 / spread, spread
+
+    def interval(self, plan: Measured) -> tuple[float, float]:
+        """p10 and p90 in the metric's unit."""
+        low, high = self.likely_fracs(plan)
+        return self.of(plan) * low, self.of(plan) * high
+
+    def known(self, plan: Measured) -> bool:
+        """Whether it has no range: what is surely served of a request rate is what comes."""
+        low, high = self.likely_fracs(plan)
+        return low == high
 
     def shown(self, plan: Measured) -> str:
         """Value, unit and interval: `1.26 s (0.54–2.96)`."""
-        return f"{number(self.of(plan))} {self.unit}" + (f" ({self.shown_interval(plan)})" if self.log_sd else "")
+        return f"{number(self.of(plan))} {self.unit}" + ("" if self.known(plan) else f" ({self.shown_interval(plan)})")
 
     def shown_interval(self, plan: Measured, between: str = "–") -> str:
         """`0.6–2.26`, without the unit."""
@@ -120,6 +138,7 @@ def _throughput(name: str, title: str, unit: str, heading: str, uses: Use, meani
         log_sd=RATE_SD,
         uses=uses,
         meaning=meaning,
+        of_served=True,
     )
 
 
@@ -142,7 +161,15 @@ def _latency(name: str, title: str, log_sd: str, heading: str, meaning: str, use
 
 def _cost(name: str, title: str, unit: str, heading: str, uses: Use) -> Metric:
     return Metric(
-        name=name, title=title, unit=unit, heading=heading, better=MINIMIZE, log_sd=RATE_SD, uses=uses, priced=True
+        name=name,
+        title=title,
+        unit=unit,
+        heading=heading,
+        better=MINIMIZE,
+        log_sd=RATE_SD,
+        uses=uses,
+        priced=True,
+        of_served=True,
     )
 
 

@@ -54,6 +54,7 @@ def calibrate(
     from autotune.validation.startable import require_startable
     from costmodel.calibration.profile import profile_text
     from costmodel.errors import InputError, Problem
+    from costmodel.measured.csv_columns import read_columns
     from costmodel.measured.learn_profile import calibrate as learn
     from costmodel.measured.runs_csv import read_runs
 
@@ -75,6 +76,8 @@ def calibrate(
                 by_percentiles += percentiles > 0
         else:
             rows = read_runs(path, traits_by_name(), None if models is None else Path(models), gpus_of(study))
+            if "tpot_ms" not in read_columns(path):
+                raise InputError.single(str(path), "must have the column tpot_ms, which all is learnt from; lacks it")
             require_startable(((run.id, run.entry) for run in rows), path)
             read += rows
     profile, changes = learn(read)

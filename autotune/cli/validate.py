@@ -112,12 +112,12 @@ def _of_pools(given: _Given) -> _Judged:
     from autotune.validation.report import predictions_csv
     from autotune.validation.startable import require_startable
     from costmodel.measured.pool_runs import predict_pool_runs
-    from costmodel.measured.pool_runs_csv import read_pool_runs
+    from costmodel.measured.pool_runs_csv import COLUMNS, read_pool_runs
 
     read = read_pool_runs(given.runs, traits_by_name(), given.models, given.own_gpus)
     require_startable(((run.id, entry) for run in read for entry in (run.prefill, run.decode)), given.runs)
     settled = predict_pool_runs(read)
-    document = pool_runs_document(read, settled)
+    document = pool_runs_document(read, settled, COLUMNS.said_of(given.runs))
     return _Judged(document, tuple(pool_run_blocks(document)), predictions_csv(read, settled.pair))
 
 
@@ -127,13 +127,17 @@ def _with_percentiles(given: _Given, profile: Profile | None) -> _Judged:
     from autotune.report.validation import load_blocks
     from autotune.validation.load_report import load_predictions_csv, load_runs_document, predict_load_runs
     from autotune.validation.startable import require_startable
-    from costmodel.measured.load_runs_csv import read_load_runs
+    from costmodel.measured.load_runs_csv import COLUMNS, read_load_runs
 
     read = read_load_runs(given.runs, traits_by_name(), given.models, given.own_gpus)
     require_startable(((run.id, run.entry) for run in read), given.runs)
     with progress_bar(quiet=False, title="simulating runs") as progress:
         forecasts = predict_load_runs(read, profile, progress=progress)
+<<<<<<< HEAD
     document = load_runs_document(read, forecasts, profile)
+=======
+    document = load_runs_document(read, forecasts, COLUMNS.said_of(given.runs))
+>>>>>>> f252dd87334f182694de980a570a63972baa6a0e
     return _Judged(document, tuple(load_blocks(document)), load_predictions_csv(read, forecasts))
 
 
@@ -143,13 +147,17 @@ def _of_means(given: _Given, profile: Profile | None) -> _Judged:
     from autotune.validation.report import predictions_csv, validation_document
     from autotune.validation.startable import require_startable
     from costmodel.measured.runs import prepare_runs
-    from costmodel.measured.runs_csv import read_runs
+    from costmodel.measured.runs_csv import COLUMNS, read_runs
 
     read = read_runs(given.runs, traits_by_name(), given.models, given.own_gpus)
     require_startable(((run.id, run.entry) for run in read), given.runs)
     batch = prepare_runs(read, profile)
     estimate = batch.evaluate()
+<<<<<<< HEAD
     document = validation_document(batch, estimate, profile)
+=======
+    document = validation_document(batch, estimate, COLUMNS.said_of(given.runs))
+>>>>>>> f252dd87334f182694de980a570a63972baa6a0e
     return _Judged(document, tuple(validation_blocks(document)), predictions_csv(read, estimate))
 
 

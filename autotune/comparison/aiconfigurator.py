@@ -24,7 +24,7 @@ MEASURED = "silicon"
 AXES = {"pp": "PP", "tp": "ATP", "dp": "ADP", "cp": "CP"}
 EXPERT_AXES = {"moe_tp": "ETP", "moe_ep": "EP"}
 """Columns of a layout -> axes of a plan string; `cp` is missing in older versions."""
-FIGURES = ("ttft", "tpot", "tokens/s/gpu", "concurrency", "num_total_gpus", "isl", "osl")
+FIGURES = ("ttft", "tpot", "tokens/s/gpu", "concurrency", "isl", "osl")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,18 +141,22 @@ def _pick(row: Mapping[str, str], path: Path, rank: int) -> PeerPick:
             return 1.0
         return value
 
+    def whole(name: str) -> int:
+        value = figure(name, least=1)
+        if not value.is_integer():
+            problems.append(Problem(path=where, message=f"{name} must be a whole number, got {row[name]!r}"))
+        return int(value)
+
     def worker(role: str) -> PeerWorker:
-        axes = {axis: int(figure(f"{role}{axis}", least=1)) for axis in (*AXES, *EXPERT_AXES) if axis != "cp"}
+        axes = {axis: whole(f"{role}{axis}") for axis in (*AXES, *EXPERT_AXES) if axis != "cp"}
         if row.get(f"{role}cp"):
-            axes["cp"] = int(figure(f"{role}cp", least=1))
-        return PeerWorker(workers=int(figure(f"{role}workers", least=1)) if role else 1, axes=axes)
+            axes["cp"] = whole(f"{role}cp")
+        return PeerWorker(workers=whole(f"{role}workers") if role else 1, axes=axes)
 
     pooled = "(p)tp" in row
     own, prefill = worker("(d)" if pooled else ""), worker("(p)") if pooled else None
-    known = {
-        name: figure(name, least=1 if name in ("concurrency", "num_total_gpus", "isl", "osl") else 0)
-        for name in FIGURES
-    }
+    known = {name: figure(name, least=1 if name in ("concurrency", "isl", "osl") else 0) for name in FIGURES}
+    gpus = whole("num_total_gpus")
     engine = row.get("(d)backend" if pooled else "backend", "")
     if not engine:
         problems.append(Problem(path=where, message="has no column backend"))
@@ -164,7 +168,7 @@ def _pick(row: Mapping[str, str], path: Path, rank: int) -> PeerPick:
         engine=engine,
         worker=own,
         prefill=prefill,
-        gpus=int(known["num_total_gpus"]),
+        gpus=gpus,
         in_flight=int(known["concurrency"]),
         ttft_s=known["ttft"] / 1e3,
         tpot_s=known["tpot"] / 1e3,

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from autotune.disaggregated.rescore import pool_capacities
-from autotune.scoring.gpu_time import gpu_s_per_request
+from autotune.scoring.gpu_time import pool_gpu_s_per_request
 from autotune.space.pool_plan import ALIKE_FRAC, ROLES, Pools
 from autotune.study import Study
 from autotune.tuning import PlanResult, TuneResult
@@ -49,7 +49,7 @@ class PoolSection:
     gpu_util_frac: float
     memory_util_frac: float
     gpu_s: Mapping[str, float]
-    """GPU-seconds of a request by operator group."""
+    """GPU-seconds of a request by operator group, the time of no operator included: in all its GPUs over the rate."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +129,7 @@ def _pool_section(plan: PlanResult, role: str, able: float) -> PoolSection:
         used_frac=rate / able,
         gpu_util_frac=pool.gpu_util_frac,
         memory_util_frac=pool.memory_util_frac,
-        gpu_s={group: s for (phase, group), s in gpu_s_per_request(plan).items() if phase == role and s},
+        gpu_s=pool_gpu_s_per_request(plan, role),
     )
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import log
 from typing import Any
 
 from autotune.evaluation.report_claims import Quantity
 from autotune.evaluation.values import FAILED, PASSED, Sections, StageBytes
-from autotune.metrics import METRICS, PER_GPU, RATE_SD
+from autotune.metrics import METRICS, PER_GPU, RATE_SD, Metric
 from autotune.scoring.overload import told
 from autotune.study import Study
 from autotune.tuning import PlanResult
 from costmodel.arch import weight_bytes
+from costmodel.estimate.normal import Z90
 from costmodel.plan.layout import Layout
 
 NOT_WEIGHTS = {"kv_cache", "activations", "buffers", "reserve", "free"}
@@ -123,6 +125,12 @@ def _exchanged(layout: Layout, result: PlanResult | None) -> dict[str, Quantity]
     return {"attention_dp_exchange_s": _q(seconds, words if groups > 1 else "one attention-DP group")}
 
 
+def _log_sd(metric: Metric, result: PlanResult) -> float:
+    """Standard deviation of the log of a figure: that of which its likely range is 80 %; 0 where it is known."""
+    low, high = metric.likely_fracs(result)
+    return log(high / low) / (2.0 * Z90)
+
+
 def _estimates(result: PlanResult | None, performance: Mapping[str, Any]) -> dict[str, Quantity]:
     whens = {"": "at the study's load", "_at_saturation": "at saturation, latency aside"}
     rates = {
@@ -134,10 +142,14 @@ def _estimates(result: PlanResult | None, performance: Mapping[str, Any]) -> dic
     if result is None:
         names = (*(m.name for m in named), *rates, "requests_in_flight", "tokens_per_ms_per_gpu")
         return {name: _q(None, FORBIDDEN) for name in names}
-    metrics, rate_sd = result.metrics, result.metrics[RATE_SD]
+    metrics, full_sd = result.metrics, result.metrics[RATE_SD]
+    rate_sd = _log_sd(METRICS[PER_GPU], result)
     return {
-        **{m.name: _q(told(result, m.name), m.meaning, metrics[m.log_sd] if m.log_sd else 0.0) for m in named},
-        **{name: _q(performance[table][scope], words, rate_sd) for name, (table, scope, words) in rates.items()},
+        **{m.name: _q(told(result, m.name), m.meaning, _log_sd(m, result)) for m in named},
+        **{
+            name: _q(performance[table][scope], words, rate_sd if table == "tokens_per_ms" else full_sd)
+            for name, (table, scope, words) in rates.items()
+        },
         "requests_in_flight": _q(result.knobs.concurrency, "requests in flight over all replicas"),
         "tokens_per_ms_per_gpu": _q(
             metrics[PER_GPU] / 1e3, "tokens/ms of the cluster over all its GPUs, those of every stage", rate_sd

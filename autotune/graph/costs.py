@@ -136,19 +136,21 @@ class PhaseCosts:
 
 
 def phase_costs(rows: KnobGrid, concurrency: float, phase: str) -> PhaseCosts:
-    """Costs of `phase` for the one plan in `rows` with so many requests in flight over all replicas."""
-    state = rows.steady(np.array([concurrency]))
-    whole = state.prefill if phase == "prefill" else state.decode
+    """Costs of `phase` for the one plan in `rows`.
+
+    Of a decode step with so many requests in flight over all replicas; a prompt is alone in its replica, whatever the
+    load is.
+    """
+    load = np.array([concurrency])
+    if phase == "prefill":
+        whole, chunks = rows.batch.lone_prompt(rows.load(load))
+        return pass_costs(rows.batch, whole, decoding=False, count=_one(chunks), drafted=1.0, round_s=None)
+    state = rows.steady(load)
     # drafting lengthens a decode step by a share of it
-    factor = (
-        1.0
-        if phase == "prefill"
-        else _one(state.decode_passes_per_request) / max(_one(state.decode_steps_per_request), 1e-12)
-    )
+    drafted = _one(state.decode_passes_per_request) / max(_one(state.decode_steps_per_request), 1e-12)
     # a share of a micro-batch comes from requests over replicas that do not divide: it takes a pass of its own
-    count = _one(state.prefill_chunks if phase == "prefill" else state.micro_batches)
-    round_s = _one(state.round_s) if phase == "decode" else None
-    return pass_costs(rows.batch, whole, decoding=phase == "decode", count=count, drafted=factor, round_s=round_s)
+    count, round_s = _one(state.micro_batches), _one(state.round_s)
+    return pass_costs(rows.batch, state.decode, decoding=True, count=count, drafted=drafted, round_s=round_s)
 
 
 def pass_costs(

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from autotune.disaggregated.tune_pools import PoolSearch
-from autotune.metrics import Use, used
+from autotune.metrics import METRICS, Use, used
 from autotune.report.clusters import clusters_document
 from autotune.report.files import table_csv
 from autotune.report.kinds import kinds_document
@@ -21,7 +21,6 @@ from autotune.study import own_option_values
 from autotune.text.escaping import csv_text
 from autotune.tuning import PlanResult, TuneResult
 from autotune.tuning.answer_study import BaselineResult, place
-from costmodel.estimate.normal import Z90
 from costmodel.plan.layout import LAYOUT_AXES, Layout
 
 if TYPE_CHECKING:
@@ -54,13 +53,13 @@ def versus(plan: PlanResult, baseline: PlanResult | None) -> dict[str, float]:
 def confidence_document(plan: PlanResult, known: Confidence | None) -> dict[str, Any]:
     """How sure the estimate and its place are: 80 % intervals and probabilities."""
     out: dict[str, Any] = {"p_meets": plan.p_meets}
-    for name, sd, low, high in (
-        ("ttft_s", "ttft_log_sd", "ttft_p10_s", "ttft_p90_s"),
-        ("tpot_s", "tpot_log_sd", "tpot_p10_s", "tpot_p90_s"),
-        ("requests_per_s", "throughput_log_sd", "requests_per_s_p10", "requests_per_s_p90"),
+    for name, ends in (
+        ("ttft_s", ("ttft_p10_s", "ttft_p90_s")),
+        ("tpot_s", ("tpot_p10_s", "tpot_p90_s")),
+        ("requests_per_s", ("requests_per_s_p10", "requests_per_s_p90")),
     ):
-        factor, value = math.exp(Z90 * plan.metrics[sd]), told(plan, name)
-        out |= {low: value / factor, high: value * factor}
+        fracs = METRICS[name].likely_fracs(plan)
+        out |= {end: told(plan, name) * frac for end, frac in zip(ends, fracs, strict=True)}
     return out if known is None else out | asdict(known)
 
 

@@ -18,6 +18,7 @@ from autotune.report.pool_evaluation import pool_blocks
 from autotune.report.text_blocks import Block, Cell, Line, Report, named, text_table, toned
 from autotune.report.vocabulary.titles import LIMITS, TONES
 from autotune.report.vocabulary.words import SHARES, asked, measure, short_unit, united
+from autotune.scoring.overload import ENDLESS
 from autotune.scoring.unsure_means import UNSURE
 from autotune.text.numbers import number, probability, room_words, within
 
@@ -103,12 +104,12 @@ def _summary(document: Mapping[str, Any]) -> Block:
     endless = tuple(dict.fromkeys(f"∞: {c['rests_on']}" for c in document["checks"] if c["grows"]))
     lines = [binds, *endless, *_against_best(s)]
     if c is not None:
-        ends = [number(c[f"{name}_{end}"]) for name in ("ttft", "tpot") for end in ("p10_s", "p90_s")]
+        first = ENDLESS if c["ttft_p90_s"] is None else f"{number(c['ttft_p10_s'])} to {number(c['ttft_p90_s'])} s"
         lines.append(
             f"keeps every limit with probability {probability(c['p_meets'])}; likely ranges (80 %): "
-            f"TTFT {ends[0]} to {ends[1]} s, TPOT "
+            f"TTFT {first}, TPOT "
             f"{number(c['tpot_p10_s'] * 1e3)} to {number(c['tpot_p90_s'] * 1e3)} ms, "
-            f"{number(c['requests_per_s_p10'])} to {number(c['requests_per_s_p90'])} requests/s"
+            f"{_served(c['requests_per_s_p10'], c['requests_per_s_p90'])} requests/s"
         )
     header = ("check", "", "value", "limit", "room", "of what")
     brief = []
@@ -122,6 +123,11 @@ def _summary(document: Mapping[str, Any]) -> Block:
         lines=tuple(lines),
         short=Block(title="Summary", table=text_table(header[:-1], brief, texts=(0, 1)), lines=(binds, *endless)),
     )
+
+
+def _served(low: float, high: float) -> str:
+    """What is served: at a rate that is surely carried, the rate."""
+    return f"all {number(high)}" if low == high else f"{number(low)} to {number(high)}"
 
 
 def _against_best(s: Mapping[str, Any]) -> list[str]:

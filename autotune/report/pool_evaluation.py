@@ -7,7 +7,7 @@ from typing import Any
 
 from autotune.report.text_blocks import Block, text_table
 from autotune.report.vocabulary.words import percent
-from autotune.scoring.gpu_time import OPERATORS
+from autotune.scoring.gpu_time import OPERATORS, REST
 from autotune.space.pool_plan import ROLES
 from autotune.text.numbers import number
 
@@ -101,11 +101,13 @@ def _asked(match: Mapping[str, Any], pools: Mapping[str, Any]) -> str:
 
 
 def _time(pool: Mapping[str, Any], role: str) -> Block:
-    whole = sum(pool["gpu_s"].values()) or 1.0
-    ordered = sorted(pool["gpu_s"].items(), key=lambda item: -item[1])
+    whole = sum(pool["gpu_s"].values())
+    ordered = sorted(pool["gpu_s"].items(), key=lambda item: (item[0] == REST, -item[1]))
     rows = [(OPERATORS[group], f"{s * 1e3:,.2f}", percent(s / whole)) for group, s in ordered]
+    rows.append(("All", f"{whole * 1e3:,.2f}", percent(1.0)))
     return Block(
         key=f"time_{role}",
         title=f"GPU time of a request in the {role} pool",
         table=text_table(("operator", "GPU ms", "share"), rows),
+        lines=("Operators are as the formulas say; what measured pools make of them is counted with the waiting.",),
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 from autotune.scoring.plan_result import PlanResult
 from autotune.text.numbers import within
 
+REST = "rest"
 OPERATORS = {
     "attention_proj": "Attention projections",
     "attention_core": "Attention core",
@@ -22,7 +23,7 @@ OPERATORS = {
     "tp_all_reduce": "All-reduce (TP)",
     "ep_exchange": "Expert exchange",
     "pp_send": "Sends between stages (PP)",
-    "rest": "Waiting (bubbles, host, idle) less overlap",
+    REST: "Waiting (bubbles, host, idle) less overlap",
 }
 """Operator group -> what it is called, in tables, charts and (through `within`) sentences."""
 
@@ -47,5 +48,18 @@ def gpu_s_per_request(plan: PlanResult) -> dict[tuple[str, str], float]:
         passes = parts[f"{phase}_passes_per_request"] * layout.width
         for group, seconds in parts[f"{phase}_s"].items():
             out[phase, group] = seconds * passes
-    out["rest", "rest"] = plan.metrics["gpus"] / plan.metrics["requests_per_s"] - sum(out.values())
+    out[REST, REST] = plan.metrics["gpus"] / plan.metrics["requests_per_s"] - sum(out.values())
+    return out
+
+
+def pool_gpu_s_per_request(plan: PlanResult, role: str) -> dict[str, float]:
+    """The same of one pool of a disaggregated plan by operator group; their sum is its GPUs over requests per second.
+
+    Raises:
+        ValueError: the plan has no pools.
+    """
+    if plan.pools is None:
+        raise ValueError(f"plan must be disaggregated, got {plan.plan}")
+    out = {group: s for (phase, group), s in gpu_s_per_request(plan).items() if phase == role and s}
+    out[REST] = getattr(plan.pools, role).gpus / plan.metrics["requests_per_s"] - sum(out.values())
     return out

@@ -10,15 +10,23 @@ from typing import Any
 import numpy as np
 
 from autotune.engines.service import Knobs
-from autotune.metrics import COST, ESTIMATED, LOG_SDS, OUTPUT_COST
-from autotune.scoring.limits import JOINT_PROBABILITY, KV_ROOM, Limit, LimitCheck, check_limits, study_limits
+from autotune.metrics import COST, ESTIMATED, LOG_SDS, OUTPUT_COST, RATE_P10, RATE_P90
+from autotune.scoring.limits import (
+    JOINT_PROBABILITY,
+    KV_ROOM,
+    LOAD_SERVED,
+    Limit,
+    LimitCheck,
+    check_limits,
+    study_limits,
+)
 from autotune.scoring.objective import Standing, usd_per_million
 from autotune.scoring.overload import PART as OVERLOAD
 from autotune.scoring.overload import WAITING, Overload
 from autotune.space import Candidate, format_plan
 from autotune.space.pool_plan import Pools
 from autotune.study import OwnOptions, Study
-from costmodel.estimate.result import MEMORY_KINDS, RESOURCES, TTFT_PARTS, Estimate
+from costmodel.estimate.result import MEMORY_KINDS, RESOURCES, TTFT_PARTS, Estimate, served_range
 from costmodel.plan.columns import Floats
 from costmodel.plan.layout import Layout
 from costmodel.step.operators import GROUPS
@@ -209,13 +217,21 @@ class ScoredRows:
             feasible=not broken,
             violations=broken,
             margins={limit.code: float(over) for limit, over in zip(self.limits, excess, strict=True)},
-            metrics=plan_metrics(self.estimate, row, float(self.price_per_hour[row])),
+            metrics=plan_metrics(self.estimate, row, float(self.price_per_hour[row])) | self._likely(row, pools),
             p_meets=float(self.check.p_meets[row]),
             breakdown=breakdown,
             gpu=gpu,
             pools=pools,
             own_options=own_options,
         )
+
+    def _likely(self, row: int, pools: Pools | None) -> dict[str, float]:
+        """Ends of the likely range of what one row serves, over its estimate."""
+        offered = next((limit.bound for limit in self.limits if limit.code == LOAD_SERVED), None)
+        found = self.estimate
+        # what pools could serve goes with their rates' error, what replicas could with the pace of their steps
+        ends = served_range(found, found.tpot_log_sd if pools is None else found.throughput_log_sd, offered)
+        return {name: float(end[row]) for name, end in zip((RATE_P10, RATE_P90), ends, strict=True)}
 
     def _overload(self, row: int) -> Overload | None:
         """What comes and what is served, where that is less and goes on."""

@@ -9,10 +9,14 @@ import numpy as np
 
 from autotune.engines import policies_by_name
 from autotune.text.escaping import csv_text
+<<<<<<< HEAD
 from autotune.validation.report import covered_by
+=======
+from autotune.validation.report import contradictions_told
+>>>>>>> f252dd87334f182694de980a570a63972baa6a0e
 from costmodel.calibration.profile import Profile
 from costmodel.errors import InputError, Problem
-from costmodel.measured.implausible import overloaded
+from costmodel.measured.implausible import contradiction_of_load, overloaded
 from costmodel.measured.load_runs import REPORTED, LoadRun, predict_run
 from costmodel.simulation.forecast import Forecast, Likely
 
@@ -53,11 +57,16 @@ def load_predictions_csv(runs: Sequence[LoadRun], forecasts: Sequence[Forecast])
 
 
 def load_runs_document(
+<<<<<<< HEAD
     runs: Sequence[LoadRun], forecasts: Sequence[Forecast], profile: Profile | None = None
+=======
+    runs: Sequence[LoadRun], forecasts: Sequence[Forecast], of_file: Sequence[str] = ()
+>>>>>>> f252dd87334f182694de980a570a63972baa6a0e
 ) -> dict[str, Any]:
     """Errors by model and by percentile, and how often the likely range holds what was measured.
 
     Overloaded servers stand apart: how long their queues got is a test of when they saturate, not of latency.
+    `of_file`: what else is to be said, of the file that the runs are from.
     """
     steady = [i for i, run in enumerate(runs) if not overloaded(run)]
     models = sorted({runs[i].model for i in steady})
@@ -73,7 +82,11 @@ def load_runs_document(
 
     return {
         "load_runs": len(runs),
+<<<<<<< HEAD
         "assumptions": [*covered_by(profile, [run.entry for run in runs]), *_assumptions(runs)],
+=======
+        "assumptions": [*of_file, *_assumptions(runs)],
+>>>>>>> f252dd87334f182694de980a570a63972baa6a0e
         "overall": part(steady),
         "by_model": {name: part([i for i in steady if runs[i].model == name]) for name in models},
         "overloaded": part([i for i, run in enumerate(runs) if overloaded(run)]),
@@ -98,7 +111,10 @@ def _errors(pairs: Sequence[tuple[Likely, float | None]]) -> Mapping[str, float 
 
 
 def _assumptions(runs: Sequence[LoadRun]) -> list[str]:
+    """What the file leaves open, by how many runs do, and which runs cannot be what they say."""
     counted: dict[str, int] = {}
     for sentence in (s for run in runs for s in run.assumptions):
         counted[sentence] = counted.get(sentence, 0) + 1
-    return [f"{sentence} ({count:,} of {len(runs):,} runs)" for sentence, count in counted.items()]
+    against = [found for run in runs if (found := contradiction_of_load(run)) is not None]
+    said = [f"{sentence} ({count:,} of {len(runs):,} runs)" for sentence, count in counted.items()]
+    return [*said, *contradictions_told(against, len(runs))]

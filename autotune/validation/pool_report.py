@@ -10,16 +10,22 @@ from typing import Any
 import numpy as np
 
 from autotune.validation.metrics import mean_tau
-from autotune.validation.report import Target, errors_by, errors_over, groups_of
+from autotune.validation.report import Target, contradictions_told, errors_by, errors_over, groups_of
 from autotune.validation.slo import SloRuns, SloScore, reliability, slo_task
+from costmodel.calibration.residual import arch_key
 from costmodel.disaggregated.closed_loop import ClosedLoop
+from costmodel.disaggregated.pool_calibration import pool_calibration
+from costmodel.measured.implausible import contradiction_of_pools
 from costmodel.measured.pool_runs import PoolRun, throughput_per_gpu
 from costmodel.plan.columns import Floats
 from costmodel.plan.layout import Layout
 
 
-def pool_runs_document(runs: Sequence[PoolRun], settled: ClosedLoop) -> dict[str, Any]:
-    """Coverage, errors by slice, rankings and the SLO task."""
+def pool_runs_document(runs: Sequence[PoolRun], settled: ClosedLoop, of_file: Sequence[str] = ()) -> dict[str, Any]:
+    """Coverage, errors by slice, rankings and the SLO task.
+
+    `of_file`: what else is to be said, of the file that the runs are from.
+    """
     pair, count = settled.pair, len(runs)
     ttft, tpot = np.array([r.ttft_s for r in runs]), np.array([r.tpot_s for r in runs])
     measured = throughput_per_gpu(runs, ttft, tpot)
@@ -45,7 +51,7 @@ def pool_runs_document(runs: Sequence[PoolRun], settled: ClosedLoop) -> dict[str
     return {
         "disaggregated_runs": count,
         "coverage": float(done.mean()),
-        "assumptions": _assumptions(runs),
+        "assumptions": [*of_file, *_assumptions(runs)],
         "overall": errors_over(targets, list(range(count))),
         **{f"by_{name}": errors_by(targets, keys) for name, keys in slices.items()},
         "kendall_tau": {"throughput_per_gpu": tau_speed, "tpot": tau_tpot, "groups": groups},
@@ -78,9 +84,22 @@ def _columns(runs: Sequence[PoolRun], ttft_s: Floats, tpot_s: Floats, tpot_log_s
 
 
 def _assumptions(runs: Sequence[PoolRun]) -> list[str]:
-    """What the file leaves open and how it was filled in."""
+    """What the file leaves open and how it was filled in, and which runs cannot be what they say."""
     open_slots = sum(math.isinf(r.decode_max_num_seqs) for r in runs)
     said = [f"{len(runs):,} closed loops that send all their requests in flight at once, ten times as many in all"]
     if open_slots:
         said.append(f"{open_slots:,} runs without decode_max_num_seqs: no limit but KV room")
-    return said
+    measured = pool_calibration().measured
+    inside = sum(
+        run.decode.cluster.gpu.name in measured["gpu"]
+        and arch_key(run.decode.arch) in measured["model"]
+        and run.decode.engine.name in measured["engine"]
+        for run in runs
+    )
+    if inside:
+        said.append(
+            f"{inside:,} of {len(runs):,} runs are of a GPU, a model and an engine that the shipped calibration of "
+            "pools was fitted on: where they are the runs of that fit, their errors are what is left after it"
+        )
+    against = [found for run in runs if (found := contradiction_of_pools(run)) is not None]
+    return [*said, *contradictions_told(against, len(runs))]

@@ -12,6 +12,7 @@ import numpy as np
 from autotune.text.escaping import csv_text
 from autotune.validation.metrics import comparison_reliability, errors_of, mean_tau
 from autotune.validation.slo import SloRuns, reliability, slo_task
+<<<<<<< HEAD
 from costmodel.calibration.profile import Profile
 from costmodel.calibration.residual import own_key
 from costmodel.estimate.batch import PlanEntry
@@ -19,6 +20,13 @@ from costmodel.estimate.normal import Z90
 from costmodel.estimate.result import Estimate, Service
 from costmodel.measured.benchmark_recipes import recipe_source
 from costmodel.measured.learn_profile import that_can_be
+=======
+from costmodel.calibration.residual import expected_error
+from costmodel.estimate.normal import Z90
+from costmodel.estimate.result import Estimate, Service
+from costmodel.measured.benchmark_recipes import recipe_source
+from costmodel.measured.implausible import Contradiction, without_contradictions
+>>>>>>> f252dd87334f182694de980a570a63972baa6a0e
 from costmodel.measured.pool_runs import PoolRun
 from costmodel.measured.runs import Run, RunBatch
 from costmodel.plan.columns import Floats
@@ -40,6 +48,7 @@ def predictions_csv(runs: Sequence[Run | PoolRun], estimate: Service) -> str:
     return csv_text(rows)
 
 
+<<<<<<< HEAD
 def covered_by(profile: Profile | None, entries: Sequence[PlanEntry]) -> list[str]:
     """What is to be said of a user's calibration that does not cover every run."""
     if profile is None:
@@ -62,6 +71,43 @@ def _assumptions(runs: Sequence[Run], profile: Profile | None) -> list[str]:
     said += [f"{found.problem!s}; no calibration learns from this run" for found in against[:MOST_TOLD]]
     if len(against) > MOST_TOLD:
         said.append(f"{len(against) - MOST_TOLD:,} more runs of {len(runs):,} cannot be what they say")
+=======
+def contradictions_told(against: Sequence[Contradiction], runs: int) -> list[str]:
+    """Which of so many runs cannot be what they say, and why."""
+    said = [str(found.problem) for found in against[:MOST_TOLD]]
+    if len(against) > MOST_TOLD:
+        said.append(f"{len(against) - MOST_TOLD:,} more runs of {runs:,} cannot be what they say")
+    return said
+
+
+def of_the_fit(runs: Sequence[Run]) -> list[str]:
+    """How many runs are of servers whose runs the shipped calibration was fitted on: errors of those are the fit's."""
+    entries = [run.entry for run in runs]
+    known = [
+        expected_error(e.arch, e.cluster.gpu, e.engine, e.engine_version)
+        for e in entries
+        if e.engine.calibration == e.engine.name and e.cluster.gpu.measured_as == e.cluster.gpu.name
+    ]
+    inside = [error for error in known if error.reach == "cell"]
+    if not inside:
+        return []
+    tpot, ttft = (float(np.mean([getattr(e, name) for e in inside])) for name in ("tpot_mean", "ttft_mean"))
+    sentence = (
+        f"{len(inside):,} of {len(runs):,} runs are of servers (model, precision, GPU, engine and version) that the "
+        "shipped calibration was fitted on: where they are the runs of that fit, their errors are what is left after "
+        f"it; such runs that were left out of it were predicted with TPOT off by {tpot:.1%} and TTFT by {ttft:.1%} on "
+        "average"
+    )
+    return [sentence]
+
+
+def _assumptions(runs: Sequence[Run]) -> list[str]:
+    """What the file leaves open and how it was filled in, and which runs cannot be what they say."""
+    against = contradictions_told(without_contradictions(runs)[1], len(runs))
+    if against:
+        against.append("no calibration learns from runs that cannot be what they say")
+    said = [*of_the_fit(runs), *against]
+>>>>>>> f252dd87334f182694de980a570a63972baa6a0e
     taken = sum(r.by_recipe for r in runs)
     if not taken:
         return said
@@ -73,8 +119,16 @@ def _assumptions(runs: Sequence[Run], profile: Profile | None) -> list[str]:
     return [sentence, *said]
 
 
+<<<<<<< HEAD
 def validation_document(batch: RunBatch, estimate: Estimate, profile: Profile | None = None) -> dict[str, Any]:
     """Coverage, errors by GPU, engine and model, rankings, and the SLO task."""
+=======
+def validation_document(batch: RunBatch, estimate: Estimate, of_file: Sequence[str] = ()) -> dict[str, Any]:
+    """Coverage, errors by GPU, engine and model, rankings, and the SLO task.
+
+    `of_file`: what else is to be said, of the file that the runs are from.
+    """
+>>>>>>> f252dd87334f182694de980a570a63972baa6a0e
     runs = batch.runs
     targets = {
         "ttft": Target(np.array([r.ttft_s for r in runs]), estimate.ttft_s, estimate.ttft_log_sd),
@@ -84,7 +138,11 @@ def validation_document(batch: RunBatch, estimate: Estimate, profile: Profile | 
     return {
         "runs": len(runs),
         "coverage": float(done.mean()),
+<<<<<<< HEAD
         "assumptions": _assumptions(runs, profile),
+=======
+        "assumptions": [*of_file, *_assumptions(runs)],
+>>>>>>> f252dd87334f182694de980a570a63972baa6a0e
         "overall": errors_over(targets, list(range(len(runs)))),
         **{f"by_{name}": errors_by(targets, [getattr(r, name) for r in runs]) for name in ("gpu", "engine", "model")},
         **_ranking(batch, estimate),

@@ -29,10 +29,11 @@ from costmodel.plan.precision import PrecisionColumns
 from costmodel.plan.stages import StageTable
 from costmodel.serving.load import Load
 from costmodel.serving.replica_share import admitted
-from costmodel.serving.steady_state import SteadyState, steady_state
+from costmodel.serving.steady_state import SteadyState, lone_prompt, steady_state
 from costmodel.step.expert_routing import popularity_cv2
 from costmodel.step.memory import Memory, plan_memory
 from costmodel.step.operators import StepTime, step_time
+from costmodel.step.pipeline_pass import Pass
 from costmodel.step.step_inputs import Machine
 from costmodel.step.step_work import StepWork
 
@@ -165,6 +166,10 @@ class PlanBatch:
     def steady(self, load: Load, *, longest_prompt: Floats, memory_fraction: Floats) -> SteadyState:
         """What the plans settle into under `load`, from the formulas alone; arguments as `evaluate`'s."""
         return _solve(self, load, longest_prompt, memory_fraction)[1]
+
+    def lone_prompt(self, load: Load) -> tuple[Pass, Floats]:
+        """One of the passes of a prompt of mean length with nothing beside it, and how many there are."""
+        return lone_prompt(self.machine(), self.stages, self.columns.engine, load, load.isl)
 
     def memory(self, load: Load, *, longest_prompt: Floats, memory_fraction: Floats) -> Memory:
         """Memory of the fullest GPU under `load`; arguments as `evaluate`'s."""

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from costmodel.estimate.error_model import Correction, Latencies
+from costmodel.estimate.normal import Z90
 from costmodel.plan.columns import Floats, Ints, LayoutColumns
 from costmodel.serving.load import Load
 from costmodel.serving.steady_state import SteadyState
@@ -19,6 +20,8 @@ Bools = NDArray[np.bool_]
 COMMUNICATION = ("tp_all_reduce", "ep_exchange", "pp_send")
 PACED = {"paced": True}
 """Marks a field that goes with the requests that are served: a rate, or a share of time."""
+CARRIED_WITHIN = 1.0 + 1e-6
+"""What comes over what is served, at most, where all of it is taken as served: rates are found by bisection."""
 RESOURCES = ("compute", "memory bandwidth", "links", "host", "KV capacity")
 
 
@@ -123,6 +126,25 @@ def spare_sd(most_per_s: Floats, offered_per_s: Floats | float, log_sd: Floats) 
     """
     spare = np.log(np.maximum(most_per_s / offered_per_s, 1.0))
     return np.divide(spare, log_sd, where=log_sd > 0.0, out=np.full(np.broadcast(spare, log_sd).shape, np.inf))
+
+
+def served_range(service: Service, spare_log_sd: Floats, offered_per_s: float | None) -> tuple[Floats, Floats]:
+    """p10 and p90 of what is served over its estimate, shape `(num_plans,)`.
+
+    At a rate no more is served than comes, and less only where the most that could be is less.
+
+    Args:
+        service: of plans.
+        spare_log_sd: the error in whose standard deviations `Service.spare_sd` is, same shape.
+        offered_per_s: requests per second that come to each plan; None: they come as others end.
+    """
+    spread = np.exp(Z90 * service.throughput_log_sd)
+    if offered_per_s is None:
+        return 1.0 / spread, spread
+    room = offered_per_s / np.maximum(service.requests_per_s, 1e-300)
+    least = np.exp(np.minimum(service.spare_sd - Z90, 0.0) * spare_log_sd)
+    carried = room <= CARRIED_WITHIN
+    return np.where(carried, least, 1.0 / spread), np.where(carried, 1.0, np.minimum(spread, room))
 
 
 def at_rate(estimate: Estimate, offered_per_s: Floats | float) -> Estimate:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -16,15 +14,17 @@ from costmodel.dtypes import BYTES_PER_WEIGHT, storage
 from costmodel.engine import CacheDtype, EngineTraits
 from costmodel.errors import InputError, Problem
 from costmodel.estimate.batch import PlanEntry
-from costmodel.files import read_file
 from costmodel.hardware import Cluster, Gpu, load_gpu
 from costmodel.measured.benchmark_recipes import AS_CHECKPOINT
+from costmodel.measured.csv_columns import Columns, read_rows
 from costmodel.plan.layout import Layout
 
 Measured = TypeVar("Measured")
-MAX_ROWS = 5_000
-MAX_RUNS_BYTES = 50_000_000
-"""Every run is held against every other: memory and time rise with the square of their number."""
+SERVER_COLUMNS = ("id", "gpu", "engine", "engine_version", "model", "precision", "gemm_dtype", "moe_dtype", "kv_dtype")
+"""Columns of every kind of file that say which server ran."""
+LAYOUT_COLUMNS = ("pp", "attn_tp", "attn_dp", "moe_tp", "moe_ep")
+LENGTHS = ("", "fixed", "uniform")
+"""How a row says that lengths are drawn; empty: it does not."""
 _DTYPE_NAMES = {"bfloat16": "bf16", "float16": "fp16", "w4a16_mxfp4": "mxfp4", "int4_wo": "int4"}
 PRECISIONS: Mapping[str, str] = MappingProxyType(
     {"": "", "fp4": "nvfp4"}
@@ -35,33 +35,6 @@ PRECISIONS: Mapping[str, str] = MappingProxyType(
 )
 """Precision of a row -> how it says that weights are stored; empty: as in the checkpoint, as 16 bits may be of products
 alone."""
-
-
-def read_rows(path: Path, required: Sequence[str]) -> list[dict[str, str]]:
-    """Rows of a CSV by column, stripped; raises `InputError` where a required column lacks or nothing is in it."""
-    raw = read_file(path, MAX_RUNS_BYTES)
-    try:
-        with io.TextIOWrapper(io.BytesIO(raw), newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            missing = [c for c in required if c not in (reader.fieldnames or ())]
-            if missing:
-                raise InputError.single(
-                    str(path), f"must have the columns {', '.join(required)}; lacks {', '.join(missing)}"
-                )
-            rows = []
-            for row in reader:
-                rows.append(
-                    {k: (v or "").strip() for k, v in row.items() if isinstance(k, str) and not isinstance(v, list)}
-                )
-                if len(rows) > MAX_ROWS:
-                    raise InputError.single(
-                        str(path), f"must have at most {MAX_ROWS:,} rows; give fewer repeats of a run"
-                    )
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError.single(str(path), f"is not CSV: {error}") from error
-    if not rows:
-        raise InputError.single(str(path), "must hold at least one run, got none")
-    return rows
 
 
 class ModelFolder:
@@ -152,15 +125,38 @@ class Row:
         text = self.text(name)
         return None if not text else 0.0 if text.strip("0.") == "" else self.number(name)
 
+    def whole(self, name: str, default: int | None = None) -> int:
+        """A positive whole number; 1, and a problem, where it is none."""
+        value = self.number(name, None if default is None else float(default))
+        if not value.is_integer():
+            self.problem(f"{name} must be a whole number, got {self.text(name)!r}")
+            return 1
+        return int(value)
+
+    def whole_setting(self, name: str) -> int | None:
+        """A server's setting that is a whole number, where the file has it; 0 stands for off."""
+        return self.whole(name) if self.setting(name) else None if not self.text(name) else 0
+
+    def lengths(self) -> str:
+        """One of `LENGTHS`; empty, and a problem, where it is none."""
+        text = self.text("lengths").lower()
+        if text in LENGTHS:
+            return text
+        self.problem(f"lengths must be {' or '.join(filter(None, LENGTHS))}, or empty, got {self.text('lengths')!r}")
+        return ""
+
     def layout(self, arch: Arch) -> Layout | None:
         """The layout on one node; None, and a problem, where its degrees do not fit."""
-        pp, attn_tp, attn_dp = (int(self.number(name, 1.0)) for name in ("pp", "attn_tp", "attn_dp"))
+        before = len(self.problems)
+        pp, attn_tp, attn_dp = (self.whole(name, 1) for name in ("pp", "attn_tp", "attn_dp"))
         moe_tp, moe_ep = 1, 1
         if self.text("moe_tp") or self.text("moe_ep"):
-            moe_tp, moe_ep = (int(self.number(name, 1.0)) for name in ("moe_tp", "moe_ep"))
+            moe_tp, moe_ep = (self.whole(name, 1) for name in ("moe_tp", "moe_ep"))
         elif arch.is_moe:
             # engines split experts as they split attention, unless they are told otherwise
             moe_tp = attn_tp * attn_dp
+        if len(self.problems) > before:
+            return None
         if arch.is_moe and moe_tp * moe_ep != attn_tp * attn_dp:
             self.problem(f"attn_tp x attn_dp must equal moe_tp x moe_ep, got {attn_tp * attn_dp} and {moe_tp * moe_ep}")
             return None
@@ -182,7 +178,7 @@ class Row:
 
 def read_servers(
     path: Path,
-    required: Sequence[str],
+    columns: Columns,
     engines: Mapping[str, EngineTraits],
     models: Path | None,
     read: Callable[[Row, Server | None], Measured | None],
@@ -203,7 +199,7 @@ def read_servers(
     archs: dict[tuple[str, str, str], Arch | None] = {}
     gpus: dict[str, Gpu | None] = dict(own_gpus)
     out = []
-    for line, cells in enumerate(read_rows(path, required), start=2):
+    for line, cells in enumerate(read_rows(path, columns), start=2):
         row, engine = Row(cells=cells, at=f"{path}:{line}", problems=problems), engines.get(cells["engine"])
         arch, gpu = _arch(row, known, archs), _gpu(row, gpus)
         if engine is None:

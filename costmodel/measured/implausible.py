@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
 from costmodel.arch import active_params, total_params, weight_bytes
 from costmodel.dtypes import compute_dtype
 from costmodel.errors import Problem
+from costmodel.estimate.batch import PlanEntry
 from costmodel.measured.load_runs import Lengths, LoadRun
+from costmodel.measured.pool_runs import PoolRun
 from costmodel.measured.runs import Run
 
 WAITS_PER_RUN = 2.0
@@ -51,7 +52,7 @@ class Contradiction:
     rule: str
     """What it breaks, in the same words for every run that does."""
     column: str
-    """Of the figure: `ttft_ms` or `tpot_ms`."""
+    """Of the figure: `ttft_ms`, `tpot_ms`, `e2e_p50_ms`."""
     measured_s: float
     bound_s: float
     """The least that is possible, or the most where the figure is longer."""
@@ -91,37 +92,20 @@ def contradiction(run: Run) -> Contradiction | None:
     - With few requests in flight its TTFT is a multiple of the time that a request then runs, and of what all prompts
       in flight take: something stood still.
     """
-    arch, gpu = run.entry.arch, run.entry.cluster.gpu
-    gpus = run.entry.layout.gpus / run.entry.layout.replicas
-    active = active_params(arch)
-    # the mean of all weights, which are mostly experts, and those are not stored wider than the rest
-    read_s = active * (weight_bytes(arch) / total_params(arch)) / (gpus * gpu.hbm_bytes_per_s)
-    if run.tpot_s < read_s:
-        return Contradiction(
-            run=run.id,
-            rule="TPOT is below the weights' read time",
-            column="tpot_ms",
-            measured_s=run.tpot_s,
-            bound_s=read_s,
-            because="a step reads the weights once, at the peak of HBM",
-            or_else="are weights stored in fewer bits, are tokens drafted",
-        )
-    dtype = arch.dtypes.experts if arch.is_moe else arch.dtypes.dense_ffn
-    peak = gpus * gpu.peak_flops_per_s[compute_dtype(dtype, gpu.peak_flops_per_s)]
-    prompt_s = 2.0 * active * run.mean_isl * (1.0 - run.prefix_hit_frac) / peak
-    of_ttft = partial(Contradiction, run=run.id, column="ttft_ms", measured_s=run.ttft_s)
-    if np.isfinite(run.ttft_s) and run.ttft_s < prompt_s:
-        return of_ttft(
-            rule="TTFT is below the prompt's time at the GPUs' peak",
-            bound_s=prompt_s,
-            because="a prompt's products with the weights, at the GPUs' peak",
-            or_else="were prompts in a prefix cache",
-        )
+    too_short = _below_reads(run.id, "tpot_ms", run.tpot_s, run.entry) or _below_products(
+        run.id, "ttft_ms", run.ttft_s, run.entry, run.mean_isl * (1.0 - run.prefix_hit_frac)
+    )
+    if too_short is not None:
+        return too_short
+    prompt_s = _prompt_least_s(run.entry, run.mean_isl * (1.0 - run.prefix_hit_frac))
     prompts_s = prompt_s * run.concurrency / run.entry.layout.replicas
     running_s = (run.mean_osl - 1.0) * run.tpot_s
     longest_s = max(WAITS_PER_RUN * running_s, WAITS_PER_PROMPTS * prompts_s)
     if run.ttft_s > longest_s and run.concurrency <= WAITING_IN_FLIGHT:
-        return of_ttft(
+        return Contradiction(
+            run=run.id,
+            column="ttft_ms",
+            measured_s=run.ttft_s,
             rule="TTFT is a multiple of the time that requests run and of their prompts",
             bound_s=longest_s,
             because=f"{WAITS_PER_RUN:g} times what a request then runs, or {WAITS_PER_PROMPTS:g} times all prompts",
@@ -129,6 +113,7 @@ def contradiction(run: Run) -> Contradiction | None:
     return None
 
 
+<<<<<<< HEAD
 def far_from_predicted(run: Run, predicted_s: tuple[float, float]) -> Contradiction | None:
     """Why a run cannot be what it says: its TTFT or TPOT is `FAR` times the one that is predicted, however many are in
     flight; None: neither is.
@@ -149,6 +134,88 @@ def far_from_predicted(run: Run, predicted_s: tuple[float, float]) -> Contradict
     return None
 
 
+=======
+def contradiction_of_pools(run: PoolRun) -> Contradiction | None:
+    """The same of a disaggregated run, of what its decode pool reads and its prefill pool computes."""
+    return _below_reads(run.id, "tpot_ms", run.tpot_s, run.decode) or _below_products(
+        run.id, "ttft_ms", run.ttft_s, run.prefill, run.mean_isl
+    )
+
+
+def contradiction_of_load(run: LoadRun) -> Contradiction | None:
+    """The same of a run with percentiles, statistic by statistic: what is least of a length is of its quantiles.
+
+    Of prompts what all begin with is taken as found in the cache, and nothing is said of prompts that repeat. The time
+    of a request is held against the reads of its output.
+    """
+    for (latency, statistic), measured_s in run.measured.items():
+        column, lengths = f"{latency}_{statistic}_ms", run.output if latency == "e2e" else run.prompt
+        tokens = _at_least(lengths, statistic)
+        if latency == "ttft":
+            computed = 0.0 if run.distinct_prompts else tokens - run.shared_prefix_tokens
+            found = _below_products(run.id, column, measured_s, run.entry, computed)
+        else:
+            found = _below_reads(run.id, column, measured_s, run.entry, tokens - 1.0 if latency == "e2e" else 1.0)
+        if found is not None:
+            return found
+    return None
+
+
+def _at_least(lengths: Lengths, statistic: str) -> float:
+    """What a statistic of requests' lengths is at least, tokens; where every one has the mean, that."""
+    if statistic == "mean" or len(lengths.quantiles) < 2:
+        return lengths.mean
+    share = int(statistic.removeprefix("p")) / 100.0
+    return max((length for known, length in lengths.quantiles.items() if known <= share), default=1.0)
+
+
+def _prompt_least_s(entry: PlanEntry, tokens: float) -> float:
+    """Seconds of a prompt's products with the weights on one replica, at the GPUs' dense peak."""
+    arch, gpu = entry.arch, entry.cluster.gpu
+    dtype = arch.dtypes.experts if arch.is_moe else arch.dtypes.dense_ffn
+    peak = entry.layout.gpus / entry.layout.replicas * gpu.peak_flops_per_s[compute_dtype(dtype, gpu.peak_flops_per_s)]
+    return 2.0 * active_params(arch) * tokens / peak
+
+
+def _below_reads(
+    run: str, column: str, measured_s: float, entry: PlanEntry, steps: float = 1.0
+) -> Contradiction | None:
+    """What speaks against the time of so many decode steps: reading the weights that are active in each."""
+    arch, gpus = entry.arch, entry.layout.gpus / entry.layout.replicas
+    # the mean of all weights, which are mostly experts, and those are not stored wider than the rest
+    read_s = (
+        active_params(arch) * (weight_bytes(arch) / total_params(arch)) / (gpus * entry.cluster.gpu.hbm_bytes_per_s)
+    )
+    if not measured_s < steps * read_s:
+        return None
+    return Contradiction(
+        run=run,
+        rule="TPOT is below the weights' read time",
+        column=column,
+        measured_s=measured_s,
+        bound_s=steps * read_s,
+        because="a step reads the weights once, at the peak of HBM",
+        or_else="are weights stored in fewer bits, are tokens drafted",
+    )
+
+
+def _below_products(run: str, column: str, measured_s: float, entry: PlanEntry, tokens: float) -> Contradiction | None:
+    """What speaks against a time to the first token: its prompt's products with the weights."""
+    prompt_s = _prompt_least_s(entry, tokens)
+    if not measured_s < prompt_s:
+        return None
+    return Contradiction(
+        run=run,
+        rule="TTFT is below the prompt's time at the GPUs' peak",
+        column=column,
+        measured_s=measured_s,
+        bound_s=prompt_s,
+        because="a prompt's products with the weights, at the GPUs' peak",
+        or_else="were prompts in a prefix cache",
+    )
+
+
+>>>>>>> f252dd87334f182694de980a570a63972baa6a0e
 def without_contradictions(runs: Sequence[Run]) -> tuple[tuple[Run, ...], tuple[Contradiction, ...]]:
     """The runs that nothing speaks against, and what speaks against each of the others."""
     found = [(run, contradiction(run)) for run in runs]

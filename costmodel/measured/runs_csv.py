@@ -19,10 +19,18 @@ from costmodel.dtypes import KV_BYTES
 from costmodel.engine import EngineTraits
 from costmodel.hardware import Gpu
 from costmodel.measured.benchmark_recipes import AS_CHECKPOINT, ServerSettings, recipe_settings
-from costmodel.measured.csv_fields import Row, Server, read_servers
+from costmodel.measured.csv_columns import Columns
+from costmodel.measured.csv_fields import LAYOUT_COLUMNS, SERVER_COLUMNS, Row, Server, read_servers
 from costmodel.measured.runs import BATCHED_TOKENS, Run
 
+MEASURED = ("ttft_ms", "tpot_ms")
 REQUIRED = ("gpu", "engine", "model", "isl", "osl", "concurrency", "attn_tp")
+SETTINGS = ("max_num_batched_tokens", "scheduler_recv_interval", "batch_wait_timeout_iters")
+COLUMNS = Columns(
+    required=REQUIRED,
+    known=tuple(dict.fromkeys((*SERVER_COLUMNS, *LAYOUT_COLUMNS, *REQUIRED, "lengths", *SETTINGS, *MEASURED))),
+    measured=MEASURED,
+)
 UNIFORM_MEAN = 0.9
 """Lengths drawn from [0.8, 1.0] of the nominal ones have this mean."""
 
@@ -33,14 +41,14 @@ def read_runs(
     models: Path | None = None,
     own_gpus: Mapping[str, Gpu] = MappingProxyType({}),
 ) -> tuple[Run, ...]:
-    """Read a CSV with the columns of `REQUIRED` and more; unknown columns are ignored.
+    """Read a CSV with the columns of `REQUIRED` and more; columns that are none of `COLUMNS` are passed over.
 
     `models`: a folder of config.json files, matched by name, that goes before the catalog; `own_gpus`: GPUs that do.
 
     Raises:
         InputError: every row and column that cannot be read; unknown models and GPUs are named once each.
     """
-    return _with_clients(read_servers(path, REQUIRED, engines, models, _run, own_gpus))
+    return _with_clients(read_servers(path, COLUMNS, engines, models, _run, own_gpus))
 
 
 def _with_clients(runs: tuple[Run, ...]) -> tuple[Run, ...]:
@@ -63,6 +71,7 @@ def _run(row: Row, server: Server | None) -> Run | None:
     isl, osl = row.number("isl"), row.number("osl")
     concurrency = row.number("concurrency")
     ttft_s, tpot_s = row.seconds("ttft_ms"), row.seconds("tpot_ms")
+    lengths = row.lengths()
     if server is None or len(row.problems) > before:
         return None
     layout = row.layout(server.arch)
@@ -70,12 +79,12 @@ def _run(row: Row, server: Server | None) -> Run | None:
         return None
     version = row.text("engine_version")
     # the benchmark whose lengths are drawn so left versions out of its records at first, and the fit has such runs
-    drawn = row.text("lengths") == "uniform"
+    drawn = lengths == "uniform"
     mean = UNIFORM_MEAN if drawn else 1.0
     mean_osl = max(osl * mean, 1.0)
     precision = row.text("precision") or "bf16"
     said = ServerSettings(
-        max_num_batched_tokens=row.setting("max_num_batched_tokens"),
+        max_num_batched_tokens=row.whole_setting("max_num_batched_tokens"),
         kv_dtype=row.text("kv_dtype") or None,
         poll_steps=row.setting("scheduler_recv_interval"),
         hold_steps=row.setting("batch_wait_timeout_iters"),
@@ -109,7 +118,7 @@ def _run(row: Row, server: Server | None) -> Run | None:
         osl=osl,
         concurrency=concurrency,
         entry=server.entry(layout, settings.kv_dtype, precision, version or (UNRECORDED if drawn else None)),
-        same_lengths=row.text("lengths") == "fixed",
+        same_lengths=lengths == "fixed",
         mean_isl=isl * mean,
         mean_osl=mean_osl,
         ttft_s=ttft_s,

@@ -62,7 +62,7 @@ class SteadyState:
     backlog_s: Floats
     """What of the queue is there as a replica serves no more, however soon a prompt comes to its first token."""
     prefill: Pass
-    """One prompt alone, one chunk."""
+    """A chunk of one prompt without what runs beside it, as long as chunks are under load."""
     prefill_loaded: Pass
     """The prompt tokens of a step under load, alone."""
     decode: Pass
@@ -300,15 +300,26 @@ def longest_extra_s(
     """What a request with the longest prompt waits beyond a mean one: its own longer prefill."""
     if not np.any(longest > load.isl):
         return np.zeros(1)
-    shared = np.where(load.shared_grows > 0.0, longest, load.isl)
-    new = np.maximum(longest - shared * load.prefix_hit_frac, 1.0)
+    lone, chunks = lone_prompt(machine, stages, engine, load, longest)
+    return np.maximum(lone.pipelined_s(chunks) - own_prefill, 0.0)
+
+
+def lone_prompt(
+    machine: Machine, stages: StageTable, engine: EngineColumns, load: Load, tokens: Floats
+) -> tuple[Pass, Floats]:
+    """One of the passes of a prompt of so many tokens with nothing beside it, and how many there are.
+
+    What it finds in the prefix cache is as much as a mean prompt does, or a share of its own length (`load`). It has
+    the whole token budget of each step.
+    """
+    shared = np.where(load.shared_grows > 0.0, tokens, load.isl)
+    new = np.maximum(tokens - shared * load.prefix_hit_frac, 1.0)
     chunks = np.ceil(new / load.batched_tokens)
     work = prompt_work(
         prompts=np.ones(1),
         tokens=new,
-        cached=longest - new,
+        cached=tokens - new,
         chunks=chunks,
         ranks=np.ones(1),
     )
-    lone = step_pass(machine, stages, engine, work)
-    return np.maximum(lone.pipelined_s(chunks) - own_prefill, 0.0)
+    return step_pass(machine, stages, engine, work), chunks

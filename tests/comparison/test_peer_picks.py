@@ -55,6 +55,7 @@ def test_every_pick_is_read(tmp_path: Path) -> None:
     [
         ({"tpot": "fast"}, "tpot must be a number"),
         ({"tp": 0}, "tp must be a number of at least 1"),
+        ({"tp": 2.5}, "tp must be a whole number, got '2.5'"),
         ({"backend": ""}, "has no column backend"),
     ],
 )

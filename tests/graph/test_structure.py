@@ -15,7 +15,7 @@ from autotune.graph.program import ReplicaRanks
 from costmodel.arch.attention import GroupedQuery
 from costmodel.errors import InputError
 from costmodel.plan.layout import Layout
-from tests.graph.plans import DEEPSEEK, QWEN, REFERENCE, random_plans, study
+from tests.graph.plans import DEEPSEEK, LLAMA, QWEN, REFERENCE, random_plans, study
 
 
 def _counts(graph: PlanGraph) -> Counter[str]:
@@ -47,6 +47,18 @@ def test_drafted_tokens_are_drawn() -> None:
     assert abs(drafting.gap_frac) < 0.05
     flops = [next(t.flops for t in g.tasks if t.name == "qkv_proj") for g in (plain, drafting)]
     assert flops[1] > 2.0 * flops[0]
+
+
+def test_a_prompt_alone_is_the_same_under_every_load() -> None:
+    """2,000 tokens are two chunks of a budget of 1,024, whatever else its server does: what is drawn is one prompt."""
+    budget = "search.max_num_batched_tokens=[1024]"
+    drawn = [
+        plan_graph(study(LLAMA, f"workload.request_rate_per_s={rate}", budget), "R2 PP2 TP4", "prefill")
+        for rate in (0.2, 8, 12)
+    ]
+    assert {g.micro_batches for g in drawn} == {2}
+    assert {g.scheduled_step_s for g in drawn} == {drawn[0].scheduled_step_s}
+    assert any("in 2 chunks of 1000 tokens" in said for said in drawn[0].assumptions)
 
 
 def test_flops_of_a_dense_prompt() -> None:

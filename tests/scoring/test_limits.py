@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from autotune.metrics import ESTIMATED, LOG_SDS, METRICS, OBJECTIVES
+from autotune.report.document import confidence_document
 from autotune.scoring import limits
 from autotune.scoring.limits import (
     LIMITS,
@@ -23,8 +24,8 @@ from autotune.study import Constraints, Study
 from autotune.study.sections import PERCENTILE_FIELDS
 from autotune.tuning import tune
 from costmodel.estimate.error_model import TARGET_CORRELATION
-from costmodel.estimate.normal import both_below
-from costmodel.estimate.result import Estimate, Service
+from costmodel.estimate.normal import Z90, both_below
+from costmodel.estimate.result import Estimate, Service, served_range
 from tests.tuning.brute import evaluate, question
 
 
@@ -114,6 +115,38 @@ def test_what_serves_little_more_than_comes_may_not_serve_it() -> None:
     assert p_meets(study_limits(study), spare) == pytest.approx(np.array([0.841345, 0.5, 1.0]), abs=1e-5)
     loop = question(constraints={"tpot_ms": 1e6})
     assert p_meets(study_limits(loop), spare) == pytest.approx(np.ones(3))
+
+
+def test_no_more_is_served_than_comes() -> None:
+    """At a rate the likely range ends at it, and begins below it where what could be served at most may be less."""
+    study = question(workload={"isl": 1009, "osl": 211})
+    layout = next(iter(tune(study).space.candidates))
+    e = evaluate(study, layout.engine, layout.layout, np.full(4, 8.0), [2048])
+    sd, served = np.full(4, 0.1), np.array([2.0, 2.0, 2.0, 1.9])
+    found = replace(
+        e, spare_sd=np.array([5.0, 1.0, 0.0, np.inf]), throughput_log_sd=np.full(4, 0.2), requests_per_s=served
+    )
+    low, high = served_range(found, sd, 2.0)
+    least = [1.0, np.exp(-0.1 * (Z90 - 1.0)), np.exp(-0.1 * Z90), np.exp(-0.2 * Z90)]
+    assert low == pytest.approx(least)
+    assert high == pytest.approx([1.0, 1.0, 1.0, 2.0 / 1.9])
+    low, high = served_range(found, sd, None)
+    assert low * high == pytest.approx(np.ones(4))
+    assert high == pytest.approx(np.full(4, np.exp(0.2 * Z90)))
+
+
+def test_a_plan_says_of_a_rate_what_is_served_of_it() -> None:
+    """Ranges of what goes with the load say so everywhere: what is surely served has none, nor has what it costs."""
+    layout = {"cluster": {"gpus": 8, "gpu": "h100", "price_per_gpu_hour": 2.0}}
+    for load in ({"request_rate_per_s": 0.5}, {"concurrency": 8}):
+        plan = tune(question(workload={"isl": 1009, "osl": 211} | load, **layout)).ranked[0]
+        told = confidence_document(plan, None)
+        rate = plan.metrics["requests_per_s"]
+        ends = (told["requests_per_s_p10"], told["requests_per_s_p90"])
+        assert ends == (rate, rate) if "concurrency" not in load else ends[0] < rate < ends[1]
+        for name in ("requests_per_s", "total_tokens_per_s_per_gpu", "usd_per_million_tokens"):
+            assert METRICS[name].known(plan) == ("concurrency" not in load)
+        assert not METRICS["e2e_s"].known(plan)
 
 
 def test_values_and_excesses_by_hand() -> None:

@@ -107,6 +107,8 @@ def test_the_command_prints_slices(tmp_path: Path) -> None:
     ("old", "new", "message"),
     [
         (",4,8,1,1,8,0,16,131", ",4,8,1,1,3,0,16,131", "decode: attn_tp x attn_dp must equal moe_tp x moe_ep"),
+        (",4,8,1,1,8,0,16,131", ",4.5,8,1,1,8,0,16,131", "decode: workers must be a whole number, got '4.5'"),
+        (",uniform,", ",even,", "lengths must be fixed or uniform"),
         ("gb200,trtllm", "gb200,llamafile", "engine must be one of"),
         (",0,16,131", ",x,16,131", "decode_redundant_experts must be a whole number"),
         (",fp8,1024", ",fp5,1024", "kv_dtype must be one of"),

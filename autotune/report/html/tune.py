@@ -178,7 +178,7 @@ def _tiles(view: _View) -> list[Tile]:
             title=m.title,
             value=number(m.of(plan)),
             unit=m.unit,
-            small=f"likely range: {m.shown_interval(plan)}",
+            small="what comes" if m.known(plan) else f"likely range: {m.shown_interval(plan)}",
             change="" if other is None else f"{signed(m.of(plan) / m.of(other) - 1.0)} vs production",
         )
         for m in dict.fromkeys([view.throughput, TTFT, TPOT])
