@@ -133,11 +133,7 @@ def _with_percentiles(given: _Given, profile: Profile | None) -> _Judged:
     require_startable(((run.id, run.entry) for run in read), given.runs)
     with progress_bar(quiet=False, title="simulating runs") as progress:
         forecasts = predict_load_runs(read, profile, progress=progress)
-<<<<<<< HEAD
-    document = load_runs_document(read, forecasts, profile)
-=======
-    document = load_runs_document(read, forecasts, COLUMNS.said_of(given.runs))
->>>>>>> f252dd87334f182694de980a570a63972baa6a0e
+    document = load_runs_document(read, forecasts, profile, COLUMNS.said_of(given.runs))
     return _Judged(document, tuple(load_blocks(document)), load_predictions_csv(read, forecasts))
 
 
@@ -153,11 +149,7 @@ def _of_means(given: _Given, profile: Profile | None) -> _Judged:
     require_startable(((run.id, run.entry) for run in read), given.runs)
     batch = prepare_runs(read, profile)
     estimate = batch.evaluate()
-<<<<<<< HEAD
-    document = validation_document(batch, estimate, profile)
-=======
-    document = validation_document(batch, estimate, COLUMNS.said_of(given.runs))
->>>>>>> f252dd87334f182694de980a570a63972baa6a0e
+    document = validation_document(batch, estimate, profile, COLUMNS.said_of(given.runs))
     return _Judged(document, tuple(validation_blocks(document)), predictions_csv(read, estimate))
 
 

@@ -9,11 +9,7 @@ import numpy as np
 
 from autotune.engines import policies_by_name
 from autotune.text.escaping import csv_text
-<<<<<<< HEAD
-from autotune.validation.report import covered_by
-=======
-from autotune.validation.report import contradictions_told
->>>>>>> f252dd87334f182694de980a570a63972baa6a0e
+from autotune.validation.report import contradictions_told, covered_by
 from costmodel.calibration.profile import Profile
 from costmodel.errors import InputError, Problem
 from costmodel.measured.implausible import contradiction_of_load, overloaded
@@ -57,11 +53,10 @@ def load_predictions_csv(runs: Sequence[LoadRun], forecasts: Sequence[Forecast])
 
 
 def load_runs_document(
-<<<<<<< HEAD
-    runs: Sequence[LoadRun], forecasts: Sequence[Forecast], profile: Profile | None = None
-=======
-    runs: Sequence[LoadRun], forecasts: Sequence[Forecast], of_file: Sequence[str] = ()
->>>>>>> f252dd87334f182694de980a570a63972baa6a0e
+    runs: Sequence[LoadRun],
+    forecasts: Sequence[Forecast],
+    profile: Profile | None = None,
+    of_file: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Errors by model and by percentile, and how often the likely range holds what was measured.
 
@@ -82,11 +77,7 @@ def load_runs_document(
 
     return {
         "load_runs": len(runs),
-<<<<<<< HEAD
-        "assumptions": [*covered_by(profile, [run.entry for run in runs]), *_assumptions(runs)],
-=======
-        "assumptions": [*of_file, *_assumptions(runs)],
->>>>>>> f252dd87334f182694de980a570a63972baa6a0e
+        "assumptions": [*of_file, *covered_by(profile, [run.entry for run in runs]), *_assumptions(runs)],
         "overall": part(steady),
         "by_model": {name: part([i for i in steady if runs[i].model == name]) for name in models},
         "overloaded": part([i for i, run in enumerate(runs) if overloaded(run)]),

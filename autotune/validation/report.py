@@ -12,21 +12,14 @@ import numpy as np
 from autotune.text.escaping import csv_text
 from autotune.validation.metrics import comparison_reliability, errors_of, mean_tau
 from autotune.validation.slo import SloRuns, reliability, slo_task
-<<<<<<< HEAD
 from costmodel.calibration.profile import Profile
-from costmodel.calibration.residual import own_key
+from costmodel.calibration.residual import expected_error, own_key
 from costmodel.estimate.batch import PlanEntry
 from costmodel.estimate.normal import Z90
 from costmodel.estimate.result import Estimate, Service
 from costmodel.measured.benchmark_recipes import recipe_source
+from costmodel.measured.implausible import Contradiction
 from costmodel.measured.learn_profile import that_can_be
-=======
-from costmodel.calibration.residual import expected_error
-from costmodel.estimate.normal import Z90
-from costmodel.estimate.result import Estimate, Service
-from costmodel.measured.benchmark_recipes import recipe_source
-from costmodel.measured.implausible import Contradiction, without_contradictions
->>>>>>> f252dd87334f182694de980a570a63972baa6a0e
 from costmodel.measured.pool_runs import PoolRun
 from costmodel.measured.runs import Run, RunBatch
 from costmodel.plan.columns import Floats
@@ -48,7 +41,6 @@ def predictions_csv(runs: Sequence[Run | PoolRun], estimate: Service) -> str:
     return csv_text(rows)
 
 
-<<<<<<< HEAD
 def covered_by(profile: Profile | None, entries: Sequence[PlanEntry]) -> list[str]:
     """What is to be said of a user's calibration that does not cover every run."""
     if profile is None:
@@ -62,16 +54,6 @@ def covered_by(profile: Profile | None, entries: Sequence[PlanEntry]) -> list[st
     return [f"the calibration profile covers {covered:,} of {len(names):,} runs: the others are predicted without it"]
 
 
-def _assumptions(runs: Sequence[Run], profile: Profile | None) -> list[str]:
-    """What the file leaves open and how it was filled in, and which runs cannot be what they say."""
-    _, against = that_can_be(runs)
-    said = covered_by(profile, [r.entry for r in runs])
-    if one_token := sum(r.mean_osl <= 1.0 for r in runs):
-        said.append(f"{one_token:,} of {len(runs):,} runs have one output token, and so no time per output token")
-    said += [f"{found.problem!s}; no calibration learns from this run" for found in against[:MOST_TOLD]]
-    if len(against) > MOST_TOLD:
-        said.append(f"{len(against) - MOST_TOLD:,} more runs of {len(runs):,} cannot be what they say")
-=======
 def contradictions_told(against: Sequence[Contradiction], runs: int) -> list[str]:
     """Which of so many runs cannot be what they say, and why."""
     said = [str(found.problem) for found in against[:MOST_TOLD]]
@@ -101,13 +83,14 @@ def of_the_fit(runs: Sequence[Run]) -> list[str]:
     return [sentence]
 
 
-def _assumptions(runs: Sequence[Run]) -> list[str]:
+def _assumptions(runs: Sequence[Run], profile: Profile | None) -> list[str]:
     """What the file leaves open and how it was filled in, and which runs cannot be what they say."""
-    against = contradictions_told(without_contradictions(runs)[1], len(runs))
+    against = contradictions_told(that_can_be(runs)[1], len(runs))
     if against:
         against.append("no calibration learns from runs that cannot be what they say")
-    said = [*of_the_fit(runs), *against]
->>>>>>> f252dd87334f182694de980a570a63972baa6a0e
+    said = [*covered_by(profile, [r.entry for r in runs]), *of_the_fit(runs), *against]
+    if one_token := sum(r.mean_osl <= 1.0 for r in runs):
+        said.append(f"{one_token:,} of {len(runs):,} runs have one output token, and so no time per output token")
     taken = sum(r.by_recipe for r in runs)
     if not taken:
         return said
@@ -119,16 +102,13 @@ def _assumptions(runs: Sequence[Run]) -> list[str]:
     return [sentence, *said]
 
 
-<<<<<<< HEAD
-def validation_document(batch: RunBatch, estimate: Estimate, profile: Profile | None = None) -> dict[str, Any]:
-    """Coverage, errors by GPU, engine and model, rankings, and the SLO task."""
-=======
-def validation_document(batch: RunBatch, estimate: Estimate, of_file: Sequence[str] = ()) -> dict[str, Any]:
+def validation_document(
+    batch: RunBatch, estimate: Estimate, profile: Profile | None = None, of_file: Sequence[str] = ()
+) -> dict[str, Any]:
     """Coverage, errors by GPU, engine and model, rankings, and the SLO task.
 
     `of_file`: what else is to be said, of the file that the runs are from.
     """
->>>>>>> f252dd87334f182694de980a570a63972baa6a0e
     runs = batch.runs
     targets = {
         "ttft": Target(np.array([r.ttft_s for r in runs]), estimate.ttft_s, estimate.ttft_log_sd),
@@ -138,11 +118,7 @@ def validation_document(batch: RunBatch, estimate: Estimate, of_file: Sequence[s
     return {
         "runs": len(runs),
         "coverage": float(done.mean()),
-<<<<<<< HEAD
-        "assumptions": _assumptions(runs, profile),
-=======
-        "assumptions": [*of_file, *_assumptions(runs)],
->>>>>>> f252dd87334f182694de980a570a63972baa6a0e
+        "assumptions": [*of_file, *_assumptions(runs, profile)],
         "overall": errors_over(targets, list(range(len(runs)))),
         **{f"by_{name}": errors_by(targets, [getattr(r, name) for r in runs]) for name in ("gpu", "engine", "model")},
         **_ranking(batch, estimate),

@@ -113,7 +113,6 @@ def contradiction(run: Run) -> Contradiction | None:
     return None
 
 
-<<<<<<< HEAD
 def far_from_predicted(run: Run, predicted_s: tuple[float, float]) -> Contradiction | None:
     """Why a run cannot be what it says: its TTFT or TPOT is `FAR` times the one that is predicted, however many are in
     flight; None: neither is.
@@ -134,16 +133,15 @@ def far_from_predicted(run: Run, predicted_s: tuple[float, float]) -> Contradict
     return None
 
 
-=======
 def contradiction_of_pools(run: PoolRun) -> Contradiction | None:
-    """The same of a disaggregated run, of what its decode pool reads and its prefill pool computes."""
+    """What speaks against a disaggregated run: what its decode pool reads, what its prefill pool computes."""
     return _below_reads(run.id, "tpot_ms", run.tpot_s, run.decode) or _below_products(
         run.id, "ttft_ms", run.ttft_s, run.prefill, run.mean_isl
     )
 
 
 def contradiction_of_load(run: LoadRun) -> Contradiction | None:
-    """The same of a run with percentiles, statistic by statistic: what is least of a length is of its quantiles.
+    """What speaks against a run with percentiles, statistic by statistic: the least of a length is of its quantiles.
 
     Of prompts what all begin with is taken as found in the cache, and nothing is said of prompts that repeat. The time
     of a request is held against the reads of its output.
@@ -215,7 +213,6 @@ def _below_products(run: str, column: str, measured_s: float, entry: PlanEntry, 
     )
 
 
->>>>>>> f252dd87334f182694de980a570a63972baa6a0e
 def without_contradictions(runs: Sequence[Run]) -> tuple[tuple[Run, ...], tuple[Contradiction, ...]]:
     """The runs that nothing speaks against, and what speaks against each of the others."""
     found = [(run, contradiction(run)) for run in runs]
