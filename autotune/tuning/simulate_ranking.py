@@ -33,6 +33,11 @@ from costmodel.simulation.forecast import Forecast, Likely
 
 LONG_REQUESTS = 0.9
 """Share of the leading plans whose requests take at most what a sample's windows are measured by."""
+MOST_SERVED = 1.3
+"""Times what the closed form says that a closed loop serves, at most: of 134 plans of three models and engines, with 16
+to 600 requests in flight, the simulated ones served 0.88 to 1.21 times that."""
+SETTLED_FRAC = 0.005
+"""Of what a plan stands for with some knobs: those that could bring no more than that beyond it are not tried."""
 WANTED = 10
 """Plans that are ranked under limits on percentiles, at least, where so many keep them."""
 
@@ -173,10 +178,11 @@ class _Choices:
         return cls(study=study, of_plans=tuple(map(tuple, found.values())), at_best=at_best)
 
     def best(self, choices: Sequence[PlanResult], simulated: Callable[[PlanResult], PlanResult]) -> PlanResult:
-        """The one of a plan's choices that stands first once they are simulated, as far as they need be."""
+        """The one of a plan's choices that stands first once they are simulated, or but for `SETTLED_FRAC`."""
         best = simulated(choices[0])
         for choice in choices[1:]:
-            if best.feasible and order(self.study, best) <= self.at_best[choice.key]:
+            own = order(self.study, best)
+            if best.feasible and own - self.at_best[choice.key] <= SETTLED_FRAC * abs(own):
                 break
             kept, broken = rank(self.study, [best, simulated(choice)])
             best = (*kept, *broken)[0]
@@ -344,7 +350,8 @@ def _at_best(study: Study, plan: PlanResult, traffic: Traffic, least: Mapping[st
         plan = replace(plan, metrics={**plan.metrics, **least}, p_meets=1.0)
     if study.objective.metric != GOODPUT:
         return order(study, plan)
-    if traffic.rate_per_s is None:
-        return -inf  # how many a closed loop serves is known once it is simulated
-    best = traffic.rate_per_s / plan.metrics["gpus"]
+    most_per_s = traffic.rate_per_s
+    if most_per_s is None:
+        most_per_s = MOST_SERVED * plan.metrics["requests_per_s"]
+    best = most_per_s / plan.metrics["gpus"]
     return order(study, replace(plan, metrics={**plan.metrics, GOODPUT: best}))
