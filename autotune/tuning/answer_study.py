@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from autotune.disaggregated.tune_pools import disaggregated_plans
 from autotune.scoring.best_knobs import score
 from autotune.scoring.joint_uncertainty import confidence
+from autotune.scoring.limits import TITLES
 from autotune.scoring.peaks import KV_MARGIN_FRAC, peak_variance, with_peaks
 from autotune.scoring.plan_order import order, rank
 from autotune.scoring.plan_result import PlanResult, plan_key
@@ -223,16 +224,28 @@ def full_string(study: Study, text: str, *, path: str) -> str:
     Whoever looks at a part of the study alone, one cluster or one engine, asks with the whole study first.
 
     Raises:
-        InputError: fewer plans keep every limit.
+        InputError: fewer plans keep every limit, or none does, which names the nearest.
     """
     if (place := _rank_of(text)) is None:
         return text
-    ranked = tune(replace(study, baseline=None)).ranked
+    found = tune(replace(study, baseline=None))
+    ranked = found.ranked
+    if not ranked:
+        raise InputError.single(path, f"must be a plan string, as {_nothing_kept(found)}, got {text!r}")
     if not 1 <= place <= len(ranked):
         raise InputError.single(
             path, f"must be a rank from 1 to {len(ranked):,}, as `autotune tune` shows, got {text!r}"
         )
     return ranked[place - 1].plan
+
+
+def _nothing_kept(found: TuneResult) -> str:
+    """That no plan has a rank, and which is the nearest."""
+    if not found.infeasible:
+        return "no plan is valid"
+    nearest = found.infeasible[0]
+    limits = ", ".join(dict.fromkeys(TITLES[v.code] for v in nearest.violations))
+    return f"no plan keeps every limit (the nearest, {nearest.plan}, breaks: {limits})"
 
 
 def _rank_of(text: str) -> int | None:
@@ -273,7 +286,7 @@ def _scored(study: Study, given: Baseline, *, path: str) -> BaselineResult:
             own, slots = started_with(asked, options), given.decode_max_num_seqs
             resolution, result = disaggregated_plan(own, given.plan, engine=given.engine, slots=slots)
         else:
-            resolution, result = _resolved(study, given.plan, given.engine or study.engine), None
+            resolution, result = _resolved(started_with(study, options), given.plan, given.engine or study.engine), None
     except InputError as error:
         raise InputError(Problem(path=path, message=p.message) for p in error.problems) from error
     if result is None and not resolution.violations:
@@ -336,13 +349,15 @@ def _with_knobs(study: Study, given: Baseline, *, pooled: bool) -> Study:
 
 def _resolved(study: Study, text: str, engine: str) -> Resolution:
     """What a plan string means on the study's own cluster, or else on the first of those that it opens beside it."""
-    spec = parse_plan(text)
+    spec, drafts = parse_plan(text), study.axes.speculative is not None
     counts = dict.fromkeys((study.cluster.gpus, *reversed(study.axes.gpu_counts)))
     problem: InputError | None = None
     for gpus in counts:
         cluster_of(study, spec.gpu, gpus)
         try:
-            found = resolve(spec, arch=study.arch, gpus=gpus, engine=engine, version=study.engine_version)
+            found = resolve(
+                spec, arch=study.arch, gpus=gpus, engine=engine, version=study.engine_version, drafts=drafts
+            )
         except InputError as error:
             problem = problem or error
             continue
