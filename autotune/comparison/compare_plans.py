@@ -74,7 +74,11 @@ def compare(  # noqa: PLR0913  # one for each thing that may be given
     whole = replace(study, workload=replace(study.workload, recorded=requests or study.workload.recorded))
     study = on_throughput(whole)
     production = score_named(
-        study, current, path="--current", missing="must name the plan in production, or give --current PLAN"
+        study,
+        current,
+        path="--current",
+        missing="must name the plan in production, or give --current PLAN",
+        production=True,
     )
     log = log or served_log(study, production.result)
     production, proposed = _simulated(study, production, _candidate(whole, study, candidate, log))

@@ -301,10 +301,9 @@ def _gpus(study: Study, spec: PooledSpec) -> tuple[int, int]:
 
 def _side(study: Study, role: str, side: PoolSpec, gpus: int, engine: str) -> Resolution:
     found = resolve(side.plan, arch=study.arch, gpus=gpus, engine=engine, version=study.engine_version)
-    return replace(
-        found,
-        violations=violations(study.arch, found.candidate.engine, found.candidate.layout, study.engine_version, role),
-    )
+    own, drafts = found.candidate, study.axes.speculative is not None
+    broken = violations(study.arch, own.engine, own.layout, study.engine_version, role, drafts=drafts)
+    return replace(found, violations=broken)
 
 
 def _together(first: Resolution, second: Resolution) -> Resolution:

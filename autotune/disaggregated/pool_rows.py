@@ -60,7 +60,8 @@ def replica_layouts(study: Study, engine: str, role: str, sizes: Sequence[int]) 
     """
     if not sizes:
         return ()
-    found = _replicas(study.arch, study.search, engine, role, max(sizes), study.engine_version)
+    drafts = study.axes.speculative is not None
+    found = _replicas(study.arch, study.search, engine, role, max(sizes), study.engine_version, drafts=drafts)
     gpus = [c.layout.gpus for c in found]
     filling = {g for g in set(gpus) if study.cluster.takes_whole(g) and any(n % g == 0 for n in sizes)}
     return tuple(c for c, g in zip(found, gpus, strict=True) if g in filling)
@@ -78,10 +79,12 @@ def times(layout: Layout, copies: int) -> Layout:
 
 
 @lru_cache(maxsize=64)
-def _replicas(
-    arch: Arch, search: Search, engine: str, role: str, most_gpus: int, version: str | None
+def _replicas(  # noqa: PLR0913  # what `enumerate_replicas` takes
+    arch: Arch, search: Search, engine: str, role: str, most_gpus: int, version: str | None, *, drafts: bool
 ) -> tuple[Candidate, ...]:
-    return enumerate_replicas(arch, most_gpus=most_gpus, engine=engine, role=role, search=search, version=version)
+    return enumerate_replicas(
+        arch, most_gpus=most_gpus, engine=engine, role=role, search=search, version=version, drafts=drafts
+    )
 
 
 def pool_rows(  # noqa: PLR0913  # what a pool is made of

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from autotune.engines.benchmark import BenchCommand, Drive
 from autotune.engines.command_line import Arg, CommandLine
+from autotune.engines.draft_rules import DraftRules
 from autotune.engines.dtype_facts import Place
 from autotune.engines.dynamo import DynamoBackend
 from autotune.engines.layout_rules import Rule
@@ -43,6 +44,8 @@ class Engine(Supported):
     """What some of the layouts that hold them start with alone, which `broken` names; exports write it."""
     pool_rules: ClassVar[Mapping[str, tuple[Rule, ...]]] = {}
     """What a pool of a disaggregated plan must hold besides, by what it does (`prefill`, `decode`)."""
+    draft_rules: ClassVar[DraftRules] = {}
+    """What a layout must hold besides that decodes with drafts (speculative decoding)."""
     connectors: ClassVar[Mapping[str, tuple[PairRule, ...]]] = {}
     """What the pools of a disaggregated plan must hold together, by what hands caches over, as options name it."""
     connector: ClassVar[str | None] = None
@@ -159,9 +162,9 @@ class Engine(Supported):
             return PREFILL_FIRST
         return NO_EVICT if self.traits.reserves_whole_output else CHUNKED
 
-    def rules_of(self, role: str | None) -> tuple[Rule, ...]:
-        """The rules of a pool's layout; None: of a replica that does both."""
-        return (*self.rules, *self.pool_rules.get(role or "", ()))
+    def rules_of(self, role: str | None, *, drafts: bool = False) -> tuple[Rule, ...]:
+        """The rules of a pool's layout; None: of a replica that does both. `drafts`: with speculative decoding."""
+        return (*self.rules, *self.pool_rules.get(role or "", ()), *(self.draft_rules.get(role, ()) if drafts else ()))
 
     @abstractmethod
     def longer_stages(self, pp: int, remainder: int) -> range:

@@ -54,7 +54,7 @@ def policies_by_name() -> dict[str, Policy]:
 
 def rule_texts() -> dict[str, str]:
     """Every rule of every engine: name -> what it demands."""
-    return {rule.name: rule.text for engine in ENGINES.values() for rule in engine.rules}
+    return {rule.name: rule.text for engine in ENGINES.values() for rule in engine.rules_of(None, drafts=True)}
 
 
 @lru_cache(maxsize=8192)

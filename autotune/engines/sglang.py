@@ -19,6 +19,7 @@ from autotune.engines import low_latency as deepep
 from autotune.engines.benchmark import READY_S, BenchCommand, Drive, after, drawn_lengths, facts, middle, shared_prefix
 from autotune.engines.class_rules import model_class
 from autotune.engines.command_line import Arg, CommandLine, NodeHost, NodeRank
+from autotune.engines.draft_rules import SGLANG_DRAFT_RULES
 from autotune.engines.dtype_facts import Place
 from autotune.engines.engine import ANY_HOST, Engine
 from autotune.engines.layout_rules import Bools, Candidates, Rule
@@ -132,6 +133,7 @@ class Sglang(Engine):
         ),
     )
     pool_rules: ClassVar[Mapping[str, tuple[Rule, ...]]] = {"decode": (SGLANG_WHOLE_PROMPTS,)}
+    draft_rules = SGLANG_DRAFT_RULES
     connectors = SGLANG_CONNECTORS
     connector = "nixl"
     connector_option = "disaggregation_transfer_backend"
@@ -358,9 +360,8 @@ def _attention_dp(line: CommandLine, attn_dp: int) -> None:
 def _no_low_latency(service: Service) -> str | None:
     if service.exchange != "routed":
         return "low_latency_unscored: the plan was scored without"
-    arch, limits = service.arch, service.limits
-    tokens, room_bytes = max(limits.max_num_seqs, DISPATCH_TOKENS), limits.exchange_room_bytes
-    return _no_deepep(arch, service.version, service.knobs.weight_dtype) or deepep.refusal(
+    tokens, room_bytes = max(service.limits.max_num_seqs, DISPATCH_TOKENS), service.limits.exchange_room_bytes
+    return _no_deepep(service.arch, service.version, service.knobs.weight_dtype) or deepep.refusal(
         service.place, service.layout, tokens=tokens, room_bytes=room_bytes, pads=False
     )
 
@@ -369,8 +370,7 @@ def _no_deepep(arch: Arch, version: str | None, weight_dtype: str | None) -> str
     """Why the engine's class of a model or its experts' dtype take no DeepEP, by the name of a rule."""
     if has("sglang", "no_low_latency_experts", arch, version):
         return f"low_latency_model_class: SGLang's class of {arch.model_type} has none"
-    weights = weight_dtype or arch.dtypes.experts
-    if weights in ("bf16", "fp16"):
+    if (weights := weight_dtype or arch.dtypes.experts) in ("bf16", "fp16"):
         return f"low_latency_expert_dtype: SGLang sends no prompts to experts in {weights} by DeepEP"
     return None
 

@@ -66,7 +66,7 @@ def _kv_heads(study: Study, layout: Layout) -> dict[str, Any]:
 
 def _engine(study: Study, candidate: Candidate, engine: str) -> dict[str, Any]:
     version = study.engine_version if engine == study.engine else None
-    broken = violations(study.arch, engine, candidate.layout, version)
+    broken = violations(study.arch, engine, candidate.layout, version, drafts=study.axes.speculative is not None)
     return {
         "engine": engine,
         "launches": not broken,

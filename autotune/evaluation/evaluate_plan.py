@@ -28,8 +28,8 @@ from autotune.space.pooled_planstring import is_pooled
 from autotune.storage import Store
 from autotune.study import Study, cluster_of, in_place
 from autotune.text.numbers import number
-from autotune.tuning import PlanResult, TuneResult, tune
-from autotune.tuning.answer_study import BaselineResult, score_plan, with_fitting_baseline
+from autotune.tuning import BaselineResult, PlanResult, TuneResult, tune
+from autotune.tuning.answer_study import score_plan, with_fitting_baseline
 from autotune.tuning.simulate_ranking import simulated_plans
 from costmodel.errors import InputError
 

@@ -70,6 +70,7 @@ class _Axis:
                 axis=field,
                 search=study.search,
                 version=study.engine_version,
+                drafts=study.axes.speculative is not None,
             ),
         )
 

@@ -12,8 +12,8 @@ from autotune.launch.plan import LaunchPlan
 from autotune.launch.replicas import launch_plan
 from autotune.launch.service import NOTHING_ASKED, LaunchOptions, check_model, make_service
 from autotune.space import format_plan
-from autotune.study import Study
-from autotune.tuning import BaselineResult, PlanResult, score_baseline, score_plan, tune
+from autotune.study import Study, in_production
+from autotune.tuning import BaselineResult, PlanResult, score_baseline, score_named, score_plan, tune
 from autotune.tuning.answer_study import full_string
 from costmodel.dtypes import KV_BYTES
 from costmodel.errors import InputError
@@ -131,7 +131,9 @@ def current_service(study: Study, text: str) -> Service:
     Raises:
         InputError: the study has no baseline, or the string has no meaning or breaks a rule of its engine.
     """
-    plan, _ = _scored(study, text, "--from")
+    named = None if text == BASELINE else text
+    found = score_named(study, named, path="--from", missing="the study has no baseline", production=True)
+    plan = _valid(found, "--from")
     options, _ = ENGINES[plan.engine].choose_version(None)
     return replace(make_service(study, plan, options), assumptions=())
 
@@ -147,7 +149,7 @@ def imported_service(study: Study, imported: Imported) -> Service:
     knobs = imported.knobs
     plan, assumptions = all_servers(study, imported)
     scored = score_plan(
-        study,
+        in_production(study, imported.baseline())[0],
         plan,
         engine=imported.engine,
         batched_tokens=knobs.get("max_num_batched_tokens"),

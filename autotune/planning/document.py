@@ -14,6 +14,7 @@ from autotune.planning.schedule_files import launched
 from autotune.planning.strategies import FIXED, PLANNED, STRATEGIES
 from autotune.space import format_plan, short_plan
 from autotune.space.pooled_planstring import format_pooled
+from autotune.study import Study, opens_clusters
 
 HOUR_S = 3600.0
 WRITTEN_BY = "autotune plan-day"
@@ -194,8 +195,23 @@ def _outcome(found: DayPlan, outcome: Outcome) -> dict[str, Any]:
     }
 
 
+def left_out(study: Study) -> list[str]:
+    """GPUs that the study names and the day is not planned on."""
+    home, others = study.cluster, study.axes.other_gpus
+    said = []
+    if others:
+        named = ", ".join(f"{c.gpus:,} x {c.gpu.name}" for c in others)
+        said.append(f"cluster.also is left out: a day is planned on {home.gpus:,} x {home.gpu.name}, without {named}")
+    if opens_clusters(study):
+        said.append(
+            f"search.gpus and search.gpu are left out: a day is planned on {home.gpus:,} x {home.gpu.name} alone"
+        )
+    return said
+
+
 def _assumptions(found: DayPlan) -> list[str]:
-    said = ["a step's load is that of its fullest minute; a replica takes what both closed form and simulation allow"]
+    said = left_out(found.study)
+    said += ["a step's load is that of its fullest minute; a replica takes what both closed form and simulation allow"]
     if found.forecast.assumed:
         said.append(f"the forecast of a step is off by {found.forecast.log_sd:.0%}: one day alone says nothing of that")
     if any(plan.result.pools for plan in found.plans):

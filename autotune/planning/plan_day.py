@@ -181,11 +181,7 @@ def _replay(
     )
     # of a thinned log every row stands for several requests
     requests = surged(replace(requests, arrival_s=held.times_s), [(0.0, DAY_S)], round(held.requests_each))
-    steady = np.nan_to_num(loads.mean_per_s[number], nan=0.0)
-    length = min(SURGE_S, question.step_s)
-    surges = tuple(
-        (float(loads.starts_s[k]), float(loads.starts_s[k]) + length) for k in (steady.argmax(), steady.argmin())
-    )
+    surges = surge_windows(loads, number, requests.arrival_s)
 
     def outcomes(served: Requests) -> tuple[Floats, tuple[Outcome, ...]]:
         counts = minute_counts(served.arrival_s, DAY_S)
@@ -210,6 +206,29 @@ def _replay(
         surges_s=surges,
         with_surges=with_surges,
     )
+
+
+def surge_windows(loads: DayLoads, number: int, arrival_s: Floats) -> tuple[tuple[float, float], ...]:
+    """Beginning and end of each surge on a day of a log, seconds from midnight.
+
+    One each in the fullest and in the quietest of the steps in which anything comes, which may be the same, from the
+    minute in which the step's first request does: a log may begin within a step. Empty: on this day nothing comes.
+
+    Args:
+        loads: the log's steps.
+        number: of the day, from 0.
+        arrival_s: when that day's requests come, ascending, seconds from midnight.
+    """
+    first = np.searchsorted(arrival_s, loads.starts_s)
+    beyond = np.searchsorted(arrival_s, loads.starts_s + loads.step_s)
+    steady = np.where(beyond > first, loads.mean_per_s[number], np.nan)
+    if np.isnan(steady).all():
+        return ()
+    windows = []
+    for k in dict.fromkeys((int(np.nanargmax(steady)), int(np.nanargmin(steady)))):
+        start = float(arrival_s[first[k]] // BIN_S * BIN_S)
+        windows.append((start, min(start + SURGE_S, float(loads.starts_s[k] + loads.step_s))))
+    return tuple(windows)
 
 
 def _fullest(counts: Floats, starts_s: Ints, minutes: int) -> Floats:

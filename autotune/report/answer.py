@@ -23,8 +23,7 @@ from autotune.space import Space, short_plan
 from autotune.study import Study
 from autotune.study.own_calibration import UNUSED
 from autotune.text.numbers import within
-from autotune.tuning import PlanResult, TuneResult
-from autotune.tuning.answer_study import BaselineResult
+from autotune.tuning import BaselineResult, PlanResult, TuneResult
 
 MATTER = (
     ("calibration: ", ""),

@@ -25,6 +25,8 @@ class ClusterRow:
     best: PlanResult | None
     rank: int | None
     """Of its best plan among all."""
+    unplaced: int
+    """Plans on it that may keep every limit behind all that are ranked: not all were simulated."""
     also: tuple[str, ...]
     """GPU types that its plans' pools may take beside."""
 
@@ -39,7 +41,9 @@ def cluster_rows(result: TuneResult) -> tuple[ClusterRow, ...]:
     for cluster in cluster_choices(study):
         mine = [(i, p) for i, p in enumerate(result.ranked, start=1) if _lies_on(p, cluster, study.cluster.gpu.name)]
         rank, best = mine[0] if mine else (None, None)
-        rows.append(ClusterRow(cluster=cluster, feasible=len(mine), best=best, rank=rank, also=others))
+        unplaced = sum(_lies_on(p, cluster, study.cluster.gpu.name) for p in result.unplaced)
+        row = ClusterRow(cluster=cluster, feasible=len(mine), best=best, rank=rank, unplaced=unplaced, also=others)
+        rows.append(row)
     return tuple(rows)
 
 
@@ -70,6 +74,7 @@ def clusters_document(result: TuneResult) -> dict[str, Any]:
                 "gpus": r.cluster.gpus,
                 "price_per_gpu_hour": r.cluster.gpu.price_per_hour,
                 "feasible": r.feasible,
+                "behind_the_ranked": r.unplaced,
                 "best": None if r.best is None else r.best.plan,
                 "rank": r.rank,
                 "metrics": None if r.best is None else dict(r.best.metrics),
@@ -88,10 +93,18 @@ def clusters_block(result: TuneResult) -> Block | None:
     shown = (PER_GPU, METRICS["total_tokens_per_s"], TTFT, TPOT, COST)
     header = ["GPUs", "feasible", "rank", "best plan", *(m.heading for m in shown[:-1]), "USD/h", COST.heading]
     sampled = "" if result.complete else ", as far as was sampled"
+
+    def simulated(name: str, least: int | None) -> str:
+        fewer = any(
+            r.unplaced and (least is None or r.cluster.gpus < least) for r in rows if r.cluster.gpu.name == name
+        )
+        return ", as far as was simulated" if fewer else ""
+
     lines = [
         f"Fewest of {name}: "
         + ("none of the counts keeps every limit" if least is None else f"{least:,} keep every limit")
         + sampled
+        + simulated(name, least)
         for name, least in fewest_gpus(rows).items()
     ]
     return Block(
@@ -105,6 +118,8 @@ def _cells(row: ClusterRow, result: TuneResult, shown: Sequence[Metric]) -> tupl
     price, best = row.cluster.gpu.price_per_hour, row.best
     rank = "" if row.rank is None else str(row.rank)
     name = f"none{'' if result.complete else ' sampled'} keeps every limit"
+    if row.unplaced:
+        name = f"behind the first {len(result.ranked):,}, not all simulated"
     figures = [""] * len(shown)
     if best is not None:
         name = full_name(result.study, best)

@@ -112,6 +112,7 @@ def _pool(role: str) -> str:
 def _plans(document: Mapping[str, Any]) -> Block:
     rows = [
         (
+            f"{place}",
             f"{_pool(kind['role'])}{kind['replica']}",
             p["engine"],
             str(kind["gpus"]),
@@ -121,21 +122,21 @@ def _plans(document: Mapping[str, Any]) -> Block:
             f"{kind['drain_s']:,.0f} s",
             f"{p['steps']}",
         )
-        for p in document["plans"]
+        for place, p in enumerate(document["plans"], start=1)
         for kind in p["kinds"]
     ]
-    header = ("replica", "engine", "GPUs", "requests/s", "simulated", "starts in", "drains in", "steps")
+    header = ("plan", "replica", "engine", "GPUs", "requests/s", "simulated", "starts in", "drains in", "steps")
     lines = (
         (
             "requests/s: what one replica takes within the limits, over the traffic of a day; simulated: what it "
             "keeps of the closed form's figure once single requests are served"
         ),
         *(
-            ["P and D: workers of the prefill and of the decode pool of one plan"]
+            ["P and D: workers of the prefill and of the decode pool of one plan, which have its number"]
             * (len(rows) > len(document["plans"]))
         ),
     )
-    return Block(title="Plans", table=text_table(header, rows, texts=(0, 1)), lines=lines)
+    return Block(title="Plans", table=text_table(header, rows, texts=(1, 2)), lines=lines)
 
 
 def _replay(document: Mapping[str, Any]) -> Block:
@@ -143,13 +144,13 @@ def _replay(document: Mapping[str, Any]) -> Block:
     parts = (("as it came", "strategies"), ("with surges", "with_surges"))
     rows = [_strategy(name, s) for name, part in parts for s in replay[part]]
     header = ("traffic", "strategy", "GPU-hours", "US dollars", "within limits", "steps that break one")
-    surges = ", ".join(clock(start) for start, _ in replay["surges_s"])
+    starts = ", ".join(clock(start) for start, _ in replay["surges_s"])
+    surges = (
+        f"surges: twice the load from {starts} on" if starts else "nothing came that day, so that there is no surge"
+    )
     seen = "by a schedule made from the days before" if replay["unseen"] else "by a schedule made from that day"
     lines: list[str | Line] = [
-        (
-            f"day {replay['day'] + 1} of the log, {replay['requests']:,} requests, simulated {seen}; surges: twice the "
-            f"load from {surges} on"
-        ),
+        (f"day {replay['day'] + 1} of the log, {replay['requests']:,} requests, simulated {seen}; {surges}"),
         *(f"{s['strategy']}: {s['is']}" for s in replay["strategies"]),
     ]
     return Block(title="Replay", table=text_table(header, rows, texts=(0, 1)), lines=tuple(lines))

@@ -19,8 +19,8 @@ from autotune.space import Candidate, Space, format_plan
 from autotune.space.pool_plan import ROLES, Pools
 from autotune.study import own_option_values
 from autotune.text.escaping import csv_text
-from autotune.tuning import PlanResult, TuneResult
-from autotune.tuning.answer_study import BaselineResult, place
+from autotune.tuning import BaselineResult, PlanResult, TuneResult
+from autotune.tuning.answer_study import place
 from costmodel.plan.layout import LAYOUT_AXES, Layout
 
 if TYPE_CHECKING:

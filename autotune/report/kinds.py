@@ -14,10 +14,12 @@ Placed = tuple[int, PlanResult]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BestOfKinds:
-    """The first plan with pools and the first of one kind of replica; None: none of them keeps every limit."""
+    """The first plan with pools and the first of one kind of replica; None: none of them is among the ranked."""
 
     pooled: Placed | None
     single: Placed | None
+    open_behind: int = 0
+    """Plans of the kind that is None that may keep every limit behind all that are ranked: not all were simulated."""
 
     @classmethod
     def of(cls, result: TuneResult) -> BestOfKinds | None:
@@ -28,7 +30,9 @@ class BestOfKinds:
         pooled, single = (
             next(((rank, p) for rank, p in places if (p.pools is not None) is wanted), None) for wanted in (True, False)
         )
-        return cls(pooled=pooled, single=single)
+        pools_missing = pooled is None
+        behind = 0 if pooled and single else sum((p.pools is not None) is pools_missing for p in result.unplaced)
+        return cls(pooled=pooled, single=single, open_behind=behind)
 
     @property
     def second(self) -> Placed | None:
@@ -42,6 +46,10 @@ def kinds_line(result: TuneResult, *, short: bool = False) -> str:
     best = BestOfKinds.of(result)
     if best is None:
         return ""
+    if best.open_behind:
+        first, others = ("with", "without") if best.single is None else ("without", "with")
+        behind = f"{best.open_behind:,} {others} come behind them at best, and were not all simulated."
+        return f"Pools: the first {len(result.ranked):,} plans are all {first} separate pools; {behind}"
     if best.pooled is None:
         return "Pools: no plan with separate pools keeps every limit."
     if best.single is None:

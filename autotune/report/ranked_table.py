@@ -28,7 +28,8 @@ from autotune.text.numbers import number, probability
 from autotune.tuning import PlanResult, TuneResult
 
 Ranked = tuple[int | None, PlanResult, str]
-"""Rank (None: the baseline, where it breaks a limit), plan, and its role: `first`, `base` or nothing."""
+"""Rank (None: the baseline, where it breaks a limit or comes behind all that are ranked), plan, and its role: `first`,
+`base` or nothing."""
 Made = tuple[Column, Callable[[PlanResult], Cell]]
 """A column, and how a plan's cell in it is made."""
 RANGE_DIGITS = 2
@@ -81,12 +82,16 @@ def ranked_table(result: TuneResult, shown: list[Ranked], *, overflow: str = "na
     for rank, plan, role in shown:
         known = result.confidence.get(plan.plan)
         alike = known is not None and known.among_best and rank != 1
-        place = "✗" if rank is None else f"{'≈' if alike else ''}{rank:,}"
+        place = f"{'≈' if alike else ''}{rank:,}" if rank is not None else _no_rank(result, plan)
         cells = [Cell(text=place, by=rank, small=_role_words(rank, plan, base)), *(cell(plan) for _, cell in made)]
         rows.append(Row(cells=tuple(cells), plan=plan.plan, role=role, engine=plan.engine, alike=alike or rank == 1))
     columns = (Column(title="Rank", heading="#"), *(column for column, _ in made))
     caption = "Plans that keep every limit, best first"
     return Table(caption=caption, columns=columns, rows=tuple(rows), overflow=overflow)
+
+
+def _no_rank(result: TuneResult, plan: PlanResult) -> str:
+    return f"> {len(result.ranked):,}" if plan.feasible else "✗"
 
 
 def key_words(study: Study) -> str:
@@ -104,7 +109,7 @@ def key_words(study: Study) -> str:
 
 
 def _role_words(rank: int | None, plan: PlanResult, base: PlanResult | None) -> str:
-    if rank is None:
+    if rank is None and not plan.feasible:
         return "breaks a limit"
     return "now" if base is not None and plan.runs_as(base) else ""
 

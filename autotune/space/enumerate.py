@@ -53,11 +53,12 @@ def enumerate_space(
     engine: str,
     search: Search = ANY_LAYOUT,
     version: str | None = None,
+    drafts: bool = False,
 ) -> Space:
     """All layouts of exactly `gpus` GPUs for `engine` ("any": every one), in a fixed order.
 
     `search` has the degrees that no factorisation decides. `version` is of the engine, whose rules it decides about;
-    None: the newest that is known.
+    None: the newest that is known. `drafts`: every plan decodes with drafts.
 
     Raises:
         InputError: `gpus` is not between 1 and `MAX_GPUS`.
@@ -69,7 +70,7 @@ def enumerate_space(
     candidates: list[Candidate] = []
     engines = engines_of(engine)
     for name in engines:
-        rules = ENGINES[name].rules
+        rules = ENGINES[name].rules_of(None, drafts=drafts)
         first = _first_broken(arch, rules, replace(everything, engine=name))
         for number, count in _counts(first).items():
             rejected[rules[number].name] = rejected.get(rules[number].name, 0) + count
@@ -77,7 +78,7 @@ def enumerate_space(
     return Space(enumerated=len(engines) * int(everything.pp.size), rejected=rejected, candidates=tuple(candidates))
 
 
-def enumerate_replicas(
+def enumerate_replicas(  # noqa: PLR0913  # what a layout is asked about
     arch: Arch,
     *,
     most_gpus: int,
@@ -85,6 +86,7 @@ def enumerate_replicas(
     role: str | None = None,
     search: Search = ANY_LAYOUT,
     version: str | None = None,
+    drafts: bool = False,
 ) -> tuple[Candidate, ...]:
     """All layouts of one replica on at most so many GPUs that the rules of one engine accept, in a pool of that role.
 
@@ -92,11 +94,11 @@ def enumerate_replicas(
     """
     shapes = [(1, pp, width) for pp in range(1, most_gpus + 1) for width in range(1, most_gpus // pp + 1)]
     everything = _factorisations(arch, shapes, search, version)
-    broken = _first_broken(arch, ENGINES[engine].rules_of(role), replace(everything, engine=engine))
+    broken = _first_broken(arch, ENGINES[engine].rules_of(role, drafts=drafts), replace(everything, engine=engine))
     return tuple(_build(arch, engine, everything, np.flatnonzero(broken < 0)))
 
 
-def rejected_by_value(
+def rejected_by_value(  # noqa: PLR0913  # what a layout is asked about
     arch: Arch,
     *,
     gpus: int,
@@ -104,6 +106,7 @@ def rejected_by_value(
     axis: str,
     search: Search = ANY_LAYOUT,
     version: str | None = None,
+    drafts: bool = False,
 ) -> dict[int, dict[str, int]]:
     """Value of a layout's `axis` (one of `LAYOUT_AXES`) -> rule -> candidates with it that the rule forbids.
 
@@ -114,7 +117,7 @@ def rejected_by_value(
     column = getattr(everything, axis)
     out: dict[int, dict[str, int]] = {int(value): {} for value in np.unique(column)}
     for name in engines_of(engine):
-        for rule in ENGINES[name].rules:
+        for rule in ENGINES[name].rules_of(None, drafts=drafts):
             broken = column[rule.broken(arch, replace(everything, engine=name))]
             for value, count in zip(*np.unique(broken, return_counts=True), strict=True):
                 out[int(value)][rule.name] = out[int(value)].get(rule.name, 0) + int(count)
@@ -186,10 +189,20 @@ def _build(
     return out
 
 
-def violations(
-    arch: Arch, engine: str, layout: Layout, version: str | None = None, role: str | None = None
+def violations(  # what a layout is asked about
+    arch: Arch,
+    engine: str,
+    layout: Layout,
+    version: str | None = None,
+    role: str | None = None,
+    *,
+    drafts: bool = False,
 ) -> tuple[Violation, ...]:
-    """Every rule of `engine` that one layout breaks, in a pool of that role; `version` None: the newest known."""
+    """Every rule of `engine` that one layout breaks, in a pool of that role; `version` None: the newest known.
+
+    `drafts`: it decodes with drafts.
+    """
     columns = {name: np.array([getattr(layout, name)], dtype=np.int64) for name in LAYOUT_AXES}
     one = Candidates(**columns, engine=engine, version=version)
-    return tuple(explain(rule, arch, one, 0) for rule in ENGINES[engine].rules_of(role) if rule.broken(arch, one)[0])
+    rules = ENGINES[engine].rules_of(role, drafts=drafts)
+    return tuple(explain(rule, arch, one, 0) for rule in rules if rule.broken(arch, one)[0])

@@ -155,11 +155,14 @@ def short_plan(layout: Layout, *, dense: bool = False) -> str:
     return " ".join(shown) or "TP1"
 
 
-def resolve(spec: PlanSpec, *, arch: Arch, gpus: int, engine: str, version: str | None = None) -> Resolution:
+def resolve(
+    spec: PlanSpec, *, arch: Arch, gpus: int, engine: str, version: str | None = None, drafts: bool = False
+) -> Resolution:
     """Find what a plan string means on `gpus` GPUs of `engine` ("any": the first engine that accepts it).
 
     Readings are preferred in this order: valid for the engine; `TP` as attention TP and `DP` as attention-DP;
     whole experts (moe_tp 1); the most of the string's numbers taken literally; the fewest replicas left over.
+    `drafts`: the plan decodes with drafts.
 
     Raises:
         InputError: no reading uses exactly `gpus` GPUs.
@@ -168,7 +171,7 @@ def resolve(spec: PlanSpec, *, arch: Arch, gpus: int, engine: str, version: str 
     engines = (spec.engine,) if spec.engine else engines_of(engine)
     for order, name in enumerate(engines):
         for rank, (layout, assumed) in enumerate(_readings(spec, arch, gpus, name)):
-            broken = violations(arch, name, layout, version)
+            broken = violations(arch, name, layout, version, drafts=drafts)
             key = (bool(broken), order, rank)
             found.append((key, Candidate(engine=name, layout=layout, gpu=spec.gpu), assumed, broken))
     if not found:

@@ -1,7 +1,7 @@
 """The question: study files, read, checked and resolved."""
 
 from autotune.study.clusters import cluster_choices, cluster_of, in_place, on_cluster, on_throughput, opens_clusters
-from autotune.study.engine_hardware import dtype_choices, refused_dtypes
+from autotune.study.engine_hardware import dtype_choices, in_production, refused_dtypes
 from autotune.study.field_types import IntRange
 from autotune.study.fingerprint import study_fingerprint
 from autotune.study.load import load_study, study_from_document
@@ -44,6 +44,7 @@ __all__ = [
     "dtype_choices",
     "field_paths",
     "in_place",
+    "in_production",
     "load_study",
     "on_cluster",
     "on_throughput",

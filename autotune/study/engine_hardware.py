@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 
 from autotune.engines import ENGINES, Violation, engines_of, listed
 from autotune.engines.options import version_key
 from autotune.study.question import Study
-from autotune.study.sections import Search
-from costmodel.arch import Arch, stored_dtypes, stored_in
+from autotune.study.sections import Baseline, Search
+from costmodel.arch import Arch, checkpoint_dtype, stored_dtypes, stored_in
 from costmodel.dtypes import compute_dtype, hardware_dtype
 from costmodel.errors import InputError, Problem
 from costmodel.hardware import Cluster, Gpu
@@ -88,6 +89,30 @@ def dtype_choices(study: Study, engine: str, *gpus: Gpu) -> list[tuple[str | Non
     None is the checkpoint's.
     """
     return [pair for pair in _pairs(study.search) if _refusal(study, engine, gpus, pair) is None]
+
+
+def in_production(study: Study, given: Baseline) -> tuple[Study, tuple[str, ...]]:
+    """The study for the plan in production, and what is taken of it.
+
+    Of several dtypes to choose from it has the checkpoint's where `given` names none: nobody serves in another without
+    saying so. Where the study has a single one, everything is served in that.
+    """
+    arch, said = study.arch, list[str]()
+
+    def taken(
+        name: str, choices: tuple[str | None, ...], stored: str, own: Callable[[str], bool]
+    ) -> tuple[str | None, ...]:
+        if len(choices) == 1 or getattr(given, name) is not None:
+            return choices
+        said.append(f"{name} not given: the checkpoint's, {stored}")
+        return (next((dtype for dtype in choices if dtype is None or own(dtype)), None),)
+
+    search = study.search
+    weights = taken(
+        "weight_dtype", search.weight_dtype, checkpoint_dtype(arch), lambda dtype: stored_in(arch, dtype) == arch
+    )
+    cache = taken("kv_dtype", search.kv_dtype, arch.kv_dtype, lambda dtype: dtype == arch.kv_dtype)
+    return replace(study, search=replace(search, weight_dtype=weights, kv_dtype=cache)), tuple(said)
 
 
 def refused_dtypes(study: Study, engine: str, *gpus: Gpu) -> Violation | None:

@@ -262,8 +262,12 @@ class Baseline:
     max_num_batched_tokens: ft.StepTokens | None = ft.entry(
         "token budget of one engine step, tokens; default: the best of the search", None
     )
-    weight_dtype: ft.WeightDtype | None = ft.entry("storage dtype of the weights; default: the checkpoint's", None)
-    kv_dtype: ft.KvDtype | None = ft.entry("storage dtype of the KV cache; default: the checkpoint's", None)
+    weight_dtype: ft.WeightDtype | None = ft.entry(
+        "storage dtype of the weights; default: that of search, the checkpoint's where it has several", None
+    )
+    kv_dtype: ft.KvDtype | None = ft.entry(
+        "storage dtype of the KV cache; default: that of search, the checkpoint's where it has several", None
+    )
     decode_max_num_seqs: ft.Whole | None = ft.entry(
         "of a disaggregated plan: slots of the decode pool, per attention-DP rank; default: as many as its limits on "
         "latency and its KV cache admit",

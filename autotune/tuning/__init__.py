@@ -2,7 +2,8 @@
 
 from autotune.engines.service import Knobs
 from autotune.scoring.plan_result import PlanResult, Violation
-from autotune.tuning.answer_study import BaselineResult, TuneResult, score_baseline, score_named, score_plan, tune
+from autotune.tuning.answer import BaselineResult, TuneResult
+from autotune.tuning.answer_study import score_baseline, score_named, score_plan, tune
 
 __all__ = [
     "BaselineResult",

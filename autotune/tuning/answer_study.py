@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from autotune.disaggregated.tune_pools import PoolSearch, disaggregated_plans
+from autotune.disaggregated.tune_pools import disaggregated_plans
 from autotune.scoring.best_knobs import score
-from autotune.scoring.joint_uncertainty import Confidence, confidence
+from autotune.scoring.joint_uncertainty import confidence
+from autotune.scoring.limits import TITLES
 from autotune.scoring.peaks import KV_MARGIN_FRAC, peak_variance, with_peaks
 from autotune.scoring.plan_order import order, rank
 from autotune.scoring.plan_result import PlanResult, plan_key
 from autotune.scoring.trial_record import Recorder, plan_of
 from autotune.simulation.percentile_limits import is_simulated
-from autotune.space import Candidate, Resolution, Space, parse_plan, resolve
+from autotune.space import Candidate, Resolution, parse_plan, resolve
 from autotune.space.pooled_planstring import is_pooled
 from autotune.storage import Store
 from autotune.study import (
@@ -23,11 +24,13 @@ from autotune.study import (
     OwnOptions,
     Study,
     cluster_of,
+    in_production,
     own_option_sentence,
     own_options,
     refused_dtypes,
     started_with,
 )
+from autotune.tuning.answer import BaselineResult, TuneResult
 from autotune.tuning.batches import Keep, Scored, keeper, sample_missing, score_missing
 from autotune.tuning.executor import Executor
 from autotune.tuning.study_space import covered, study_space
@@ -41,69 +44,6 @@ PRODUCTION = ("baseline", "now")
 OF_POOLS = ("decode_max_num_seqs", "max_local_prefill_tokens")
 """What is given of a disaggregated plan alone."""
 MAX_DIGITS = 9
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BaselineResult:
-    """The plan in production: what its string meant, and what it costs or which rules it breaks."""
-
-    text: str
-    resolution: Resolution
-    result: PlanResult | None
-    """None where the engine's rules forbid it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TuneResult:
-    """The answer to a study."""
-
-    study: Study
-    complete: bool
-    """Whether every valid plan was scored."""
-    space: Space
-    ranked: tuple[PlanResult, ...]
-    """Feasible plans, best first; where plans are simulated, those that none can come before that was not."""
-    infeasible: tuple[PlanResult, ...]
-    """The others, nearest first."""
-    baseline: BaselineResult | None
-    confidence: Mapping[str, Confidence]
-    """By plan: of the feasible ones, or of the others where none is."""
-    scored_now: int
-    """Plans scored by this run; the rest came from the storage."""
-    elapsed_s: float
-    storage: str | None
-    pools: PoolSearch | None = None
-    """What was looked at for disaggregated plans; None where the study opens none."""
-    by_percentile: SimulatedRanking | None = None
-    """How the ranking was simulated; None where the study has no limit on percentiles."""
-
-    @property
-    def feasible_count(self) -> int:
-        """Plans of `space` that keep every limit: disaggregated ones are counted in `pools`."""
-        return sum(p.pools is None for p in (*self.ranked, *self._behind))
-
-    @property
-    def not_simulated_count(self) -> int:
-        """Plans of `space` that keep every limit on means, and could at best come behind those that are ranked."""
-        return 0 if self.by_percentile is None else sum(p.pools is None for p in self.by_percentile.left)
-
-    @property
-    def kept_count(self) -> int:
-        """Plans that are known to keep every limit, disaggregated ones included."""
-        return len(self.ranked) + len(self._behind)
-
-    @property
-    def _behind(self) -> tuple[PlanResult, ...]:
-        return () if self.by_percentile is None else self.by_percentile.behind
-
-    @property
-    def infeasible_counts(self) -> dict[str, int]:
-        """Plans by the constraint that binds them: the one they break by most, relative to its limit."""
-        counts: dict[str, int] = {}
-        for plan in (p for p in self.infeasible if p.pools is None):
-            code = plan.violations[0].code
-            counts[code] = counts.get(code, 0) + 1
-        return dict(sorted(counts.items()))
 
 
 def tune(
@@ -216,10 +156,19 @@ def score_baseline(
         return None
     try:
         asked = replace(given, engine=given.engine or engine)
-        return _scored(study, asked, path="$.baseline.plan", like=like, simulated=simulated)
+        return _in_production(study, asked, path="$.baseline.plan", like=like, simulated=simulated)
     except InputError as error:
         hint = "; `--set baseline=` asks without it"
         raise InputError(Problem(path=p.path, message=p.message + hint) for p in error.problems) from error
+
+
+def _in_production(
+    study: Study, given: Baseline, *, path: str, like: Sequence[PlanResult] = (), simulated: bool = True
+) -> BaselineResult:
+    """As `_scored`, in the dtypes that the plan in production has."""
+    own, said = in_production(study, given)
+    found = _scored(own, given, path=path, like=like, simulated=simulated)
+    return replace(found, resolution=replace(found.resolution, assumed=(*found.resolution.assumed, *said)))
 
 
 def with_fitting_baseline(study: Study) -> Study:
@@ -280,12 +229,14 @@ def full_string(study: Study, text: str, *, path: str) -> str:
     Whoever looks at a part of the study alone, one cluster or one engine, asks with the whole study first.
 
     Raises:
-        InputError: fewer plans keep every limit.
+        InputError: fewer plans keep every limit, or none does, which names the nearest.
     """
-    word = text.strip().lower().removeprefix("rank").removeprefix("#").strip()
-    if word != "best" and not (word.isdecimal() and len(word) < MAX_DIGITS):
+    if (place := _rank_of(text)) is None:
         return text
-    place, ranked = 1 if word == "best" else int(word), tune(replace(study, baseline=None)).ranked
+    found = tune(replace(study, baseline=None))
+    ranked = found.ranked
+    if not ranked:
+        raise InputError.single(path, f"must be a plan string, as {_nothing_kept(found)}, got {text!r}")
     if not 1 <= place <= len(ranked):
         raise InputError.single(
             path, f"must be a rank from 1 to {len(ranked):,}, as `autotune tune` shows, got {text!r}"
@@ -293,13 +244,36 @@ def full_string(study: Study, text: str, *, path: str) -> str:
     return ranked[place - 1].plan
 
 
-def score_named(study: Study, text: str | None, *, path: str, missing: str) -> BaselineResult:
+def _nothing_kept(found: TuneResult) -> str:
+    """That no plan has a rank, and which is the nearest."""
+    if not found.infeasible:
+        return "no plan is valid"
+    nearest = found.infeasible[0]
+    limits = ", ".join(dict.fromkeys(TITLES[v.code] for v in nearest.violations))
+    return f"no plan keeps every limit (the nearest, {nearest.plan}, breaks: {limits})"
+
+
+def _rank_of(text: str) -> int | None:
+    word = text.strip().lower().removeprefix("rank").removeprefix("#").strip()
+    if word == "best":
+        return 1
+    return int(word) if word.isdecimal() and len(word) < MAX_DIGITS else None
+
+
+def score_named(study: Study, text: str | None, *, path: str, missing: str, production: bool = False) -> BaselineResult:
     """A plan that is named, as `score_plan`, or the study's baseline where none is.
+
+    `production`: what is named is what runs today, with its dtypes, unless it is a rank.
 
     Raises:
         InputError: as both, and where there is neither, which `missing` says.
     """
-    found = score_baseline(study) if text is None else score_plan(study, text, path=path)
+    if text is None:
+        found = score_baseline(study)
+    elif production and text.strip().lower() not in PRODUCTION and _rank_of(text) is None:
+        found = _in_production(study, Baseline(plan=text), path=path)
+    else:
+        found = score_plan(study, text, path=path)
     if found is None:
         raise InputError.single("$.baseline", missing)
     return found
@@ -319,7 +293,7 @@ def _scored(
             own, slots = started_with(asked, options), given.decode_max_num_seqs
             resolution, result = disaggregated_plan(own, given.plan, engine=given.engine, slots=slots)
         else:
-            resolution, result = _resolved(study, given.plan, given.engine or study.engine), None
+            resolution, result = _resolved(started_with(study, options), given.plan, given.engine or study.engine), None
     except InputError as error:
         raise InputError(Problem(path=path, message=p.message) for p in error.problems) from error
     if result is None and not resolution.violations:
@@ -386,13 +360,15 @@ def _with_knobs(study: Study, given: Baseline, *, pooled: bool) -> Study:
 
 def _resolved(study: Study, text: str, engine: str) -> Resolution:
     """What a plan string means on the study's own cluster, or else on the first of those that it opens beside it."""
-    spec = parse_plan(text)
+    spec, drafts = parse_plan(text), study.axes.speculative is not None
     counts = dict.fromkeys((study.cluster.gpus, *reversed(study.axes.gpu_counts)))
     problem: InputError | None = None
     for gpus in counts:
         cluster_of(study, spec.gpu, gpus)
         try:
-            found = resolve(spec, arch=study.arch, gpus=gpus, engine=engine, version=study.engine_version)
+            found = resolve(
+                spec, arch=study.arch, gpus=gpus, engine=engine, version=study.engine_version, drafts=drafts
+            )
         except InputError as error:
             problem = problem or error
             continue

@@ -21,7 +21,7 @@ from costmodel.errors import InputError
 if TYPE_CHECKING:
     from autotune.scoring.plan_result import Launch
     from autotune.simulation.simulate_plan import PlanSimulation, Traffic
-    from autotune.tuning.answer_study import TuneResult
+    from autotune.tuning.answer import TuneResult
     from autotune.tuning.simulate_ranking import Simulating
 
 SLACK = (1.0, 1.02, 1.05, 1.1, 1.2, 1.35, 1.6, 2.0, 3.0)

@@ -19,7 +19,7 @@ from autotune.scoring.plan_order import rank
 from autotune.scoring.plan_result import PlanResult, plan_key
 from autotune.space import Candidate
 from autotune.study import Study
-from autotune.tuning.answer_study import TuneResult
+from autotune.tuning.answer import TuneResult
 from costmodel.hardware import Cluster
 
 FACTORS = (0.5, 2.0 / 3.0, 0.8, 1.0, 1.25, 1.5, 2.0)

@@ -16,7 +16,12 @@ def study_space(study: Study) -> Space:
     spaces = []
     for cluster in cluster_choices(study):
         found = enumerate_space(
-            study.arch, gpus=cluster.gpus, engine=study.engine, search=study.search, version=study.engine_version
+            study.arch,
+            gpus=cluster.gpus,
+            engine=study.engine,
+            search=study.search,
+            version=study.engine_version,
+            drafts=study.axes.speculative is not None,
         )
         own = on_cluster(study, cluster)
         name = None if cluster.gpu.name == study.cluster.gpu.name else cluster.gpu.name

@@ -175,3 +175,16 @@ def test_a_folder_of_others_is_left_alone(log: str, tmp_path: Path) -> None:
     assert done.returncode == EXIT_INPUT
     assert "--out" in done.stderr
     assert (tmp_path / "mine.txt").read_text(encoding="utf-8") == "mine"
+
+
+def test_further_types_of_gpus_are_said_to_beleft_out() -> None:
+    """A day is planned on the cluster's own type; the answer names those that it is not planned on."""
+    from autotune.planning.document import left_out
+    from autotune.study import load_study
+
+    study = load_study(STUDY, ['cluster.also=[{gpus=16, gpu="h200"}]', "search.gpus=[32]"])
+    also, opened = left_out(study)
+    assert "16 x h200_sxm" in also
+    assert "64 x h100_sxm" in also
+    assert "search.gpus" in opened
+    assert left_out(load_study(STUDY)) == []

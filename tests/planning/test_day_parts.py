@@ -15,6 +15,7 @@ from autotune.planning.day_program import DayRules, ReplicaKind
 from autotune.planning.forecast import Forecast, forecast_day
 from autotune.planning.joined_days import DayShape, joined_days
 from autotune.planning.loads import DAY_S, DayLoads, day_loads
+from autotune.planning.plan_day import surge_windows
 from autotune.planning.replay import recorded_day, surged
 from autotune.planning.schedule_files import (
     AskedDay,
@@ -152,6 +153,19 @@ def test_surges() -> None:
     """In a window twice as many come, in order, and outside as many as before."""
     found = surged(few([0.0, 10.0, 20.0, 30.0]), [(10.0, 25.0)], 2)
     assert found.arrival_s.tolist() == [0.0, 10.0, 15.0, 20.0, 25.0, 30.0]
+
+
+def test_surges_fall_on_what_comes() -> None:
+    """From the first minute of the fullest and of the quietest step in which anything comes; a single step has one."""
+    loads = loads_of(np.array([[np.nan, 1.0, 3.0, 2.0]]))
+    loads = replace(loads, mean_per_s=np.array([[np.nan, 0.0, 3.0, 2.0]]))
+    times = np.array([50_407.0, 64_500.0, 64_801.0, 70_000.0])  # steps of six hours
+    full, quiet = surge_windows(loads, 0, times)
+    assert full == (50_400.0, 51_300.0)
+    assert quiet == (64_800.0, 65_700.0)
+    assert len(surged(few(times.tolist()), (full, quiet), 2)) == len(times) + 2
+    assert surge_windows(loads, 0, times[1:2]) == ((64_500.0, 64_800.0),)
+    assert surge_windows(loads, 0, times[:0]) == ()
 
 
 def test_a_day_of_few_requests_is_served_whole() -> None:

@@ -86,6 +86,8 @@ def kept(engine: str, gpu: str, *more: str, model: str = "llama-70b") -> set[str
         ("vllm", "b200_sxm", ("engine_version=0.29.0",), {"nvfp4", "fp8", "bf16"}),
         ("vllm", "a100_80_sxm", ("model=gpt-oss-120b",), {"bf16"}),
         ("vllm", "b200_sxm", ("model=deepseek-v3",), {"fp8", "bf16"}),
+        ("vllm", "a100_80_sxm", ("model=deepseek-v3", "cluster.gpus=32", "baseline="), {"bf16"}),
+        ("vllm", "a100_80_sxm", (), {"nvfp4", "fp8", "bf16"}),
         ("sglang", "a100_80_sxm", (), {"fp8", "bf16"}),
         ("sglang", "h100_sxm", (), {"fp8", "bf16"}),
         ("sglang", "mi300x", (), {"fp8", "bf16"}),

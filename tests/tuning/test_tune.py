@@ -16,7 +16,8 @@ from autotune.scoring.trial_record import Recorder, study_header
 from autotune.scoring.unsure_means import AT_A_RATE, IN_A_LOOP, prompts_fill
 from autotune.storage import open_store
 from autotune.study import Study, load_study
-from autotune.tuning import TuneResult, tune
+from autotune.tuning import TuneResult, score_plan, tune
+from costmodel.errors import InputError
 from costmodel.estimate.normal import normal_cdf, p_below
 from tests.tuning.brute import best_by_plan, question
 
@@ -204,3 +205,12 @@ def test_plans_that_prompts_fill_are_told_apart() -> None:
         answer = tune(question("llama-3.1-8b", 4, workload={"isl": 8000, **load}, engine="vllm"))
         assert prompts_fill(answer.ranked[0]) is fill
         assert any(words in text for text in tune_document(answer, top=1)["assumptions"]) is fill
+
+
+@pytest.mark.parametrize("text", ["best", "1", "# 3"])
+def test_a_rank_where_no_plan_keeps_the_limits(text: str) -> None:
+    """It is said that none does, and which is the nearest: there is no rank to give."""
+    study = question("llama-3.1-8b", 4, workload={"isl": 1009, "osl": 64}, constraints={"tpot_ms": 0.1})
+    nearest = tune(study).infeasible[0].plan
+    with pytest.raises(InputError, match=rf"^--plan: must be a plan string, as no plan keeps every limit .*{nearest}"):
+        score_plan(study, text, path="--plan")

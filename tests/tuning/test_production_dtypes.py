@@ -1,0 +1,83 @@
+"""The plan in production has the checkpoint's dtypes where a study opens several and says none of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from autotune.comparison.compare_plans import compare
+from autotune.launch.export import current_service
+from autotune.report.document import assumptions
+from autotune.study import Baseline, Study
+from autotune.tuning import score_baseline, tune
+from autotune.tuning.answer_study import score_plan
+from tests.tuning.brute import question
+
+PLAN = "tp4"
+
+
+def asked(weights: list[str], caches: list[str], **baseline: object) -> Study:
+    """A BF16 model on four GPUs, several dtypes open."""
+    return question(
+        "llama-3.1-8b",
+        4,
+        workload={"isl": 1009, "osl": 64, "concurrency": 8},
+        search={"weight_dtype": weights, "kv_dtype": caches},
+        baseline={"plan": PLAN, **baseline},
+    )
+
+
+def dtypes_of(study: Study) -> tuple[str | None, str | None]:
+    """What the study's baseline is scored with."""
+    found = score_baseline(study)
+    assert found is not None
+    assert found.result is not None
+    return found.result.knobs.weight_dtype, found.result.knobs.kv_dtype
+
+
+@pytest.mark.parametrize(
+    ("weights", "caches", "given", "taken"),
+    [
+        (["bf16", "fp8"], ["bf16", "fp8"], {}, ("bf16", "bf16")),
+        (["fp8", "int4"], ["fp8", "bf16"], {}, (None, "bf16")),
+        (["bf16", "fp8"], ["bf16", "fp8"], {"weight_dtype": "fp8"}, ("fp8", "bf16")),
+        (["fp8"], ["fp8"], {}, ("fp8", "fp8")),
+    ],
+)
+def test_of_several_dtypes_the_checkpoints(
+    weights: list[str], caches: list[str], given: dict[str, str], taken: tuple[str | None, str | None]
+) -> None:
+    """Under its name in the search, or none where the search lacks it; what is given stays, and a single one too."""
+    assert dtypes_of(asked(weights, caches, **given)) == taken
+
+
+def test_the_gain_is_against_the_checkpoints_dtypes() -> None:
+    """`tune` ranks as if they had been given, and says what it took."""
+    open_study = asked(["bf16", "fp8"], ["bf16", "fp8"])
+    said = asked(["bf16", "fp8"], ["bf16", "fp8"], weight_dtype="bf16", kv_dtype="bf16")
+    found, wanted = tune(open_study), tune(said)
+    assert found.baseline is not None
+    assert wanted.baseline is not None
+    assert found.baseline.result == wanted.baseline.result
+    assert found.confidence == wanted.confidence
+    assert found.ranked[0].knobs.weight_dtype == "fp8"
+    lines = assumptions(found)
+    assert "baseline.plan: weight_dtype not given: the checkpoint's, bf16" in lines
+    assert "baseline.plan: kv_dtype not given: the checkpoint's, bf16" in lines
+    assert not any("weight_dtype not given" in line and "baseline" in line for line in assumptions(wanted))
+
+
+def test_a_plan_that_is_only_named_has_the_best() -> None:
+    """`--plan` asks what a plan would bring, `--current` what runs; a rank is a row of the ranking."""
+    study = asked(["bf16", "fp8"], ["bf16", "fp8"])
+    named = score_plan(study, PLAN).result
+    assert named is not None
+    assert named.knobs.weight_dtype == "fp8"
+    current = compare(replace(study, baseline=None), PLAN, scenarios=False).current
+    assert current.result is not None
+    assert (current.result.knobs.weight_dtype, current.result.knobs.kv_dtype) == ("bf16", "bf16")
+    assert current_service(study, PLAN).knobs.weight_dtype == "bf16"
+    first = compare(replace(study, baseline=Baseline(plan=PLAN)), "1", scenarios=False).current
+    assert first.result is not None
+    assert first.result.knobs.weight_dtype == "fp8"
