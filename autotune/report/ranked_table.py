@@ -17,7 +17,7 @@ from autotune.report.vocabulary.metrics import COST, OUT_PER_GPU, PER_GPU, TPOT,
 from autotune.report.vocabulary.plan_names import has_local_prefill, local_prefill_words
 from autotune.report.vocabulary.titles import LIMITS, off_by
 from autotune.report.vocabulary.words import asked, measure, percent, signed
-from autotune.scoring.limits import ATTAINMENT
+from autotune.scoring.limits import OF_SHARES, SERVED_WITHIN
 from autotune.scoring.objective import plan_expected, time_decides
 from autotune.scoring.overload import ENDLESS, overload_of, told
 from autotune.scoring.plan_name import plan_name
@@ -73,7 +73,7 @@ def ranked_table(result: TuneResult, shown: list[Ranked], *, overflow: str = "na
         *([] if base is None else [_versus(study, base)]),
         _latency(study, TTFT, study.constraints.ttft_s),
         _latency(study, TPOT, study.constraints.tpot_s),
-        *(_simulated(limit) for limit in percentile_limits(study) if limit.statistic != "mean"),
+        *(_simulated(x) for x in percentile_limits(study) if x.statistic != "mean" and x.code != SERVED_WITHIN),
         *([] if base is None else [_better(result, base)]),
         *_further(study, [plan for _, plan, _ in shown]),
     ]
@@ -226,7 +226,7 @@ def _simulated_cell(plan: PlanResult, code: str) -> Cell:
     found = plan.breakdown.get("simulated", {}).get(code)
     if found is None:
         return Cell(text="")
-    written = percent if code == ATTAINMENT else number
+    written = percent if code in OF_SHARES else number
     ends = f"{written(found['likely_low'])}–{written(found['likely_high'])}"
     return Cell(text=written(found["value"]), by=_by(found["value"]), small=ends)
 

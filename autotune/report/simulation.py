@@ -13,7 +13,7 @@ from autotune.report.study_words import called, command, launch_steps
 from autotune.report.text_blocks import Block, Cell, Column, Line, Report, Row, Table, text_table
 from autotune.report.vocabulary.plan_names import name_of_key
 from autotune.report.vocabulary.titles import LIMITS, broken
-from autotune.scoring.limits import ATTAINMENT, KV_ROOM, MEAN_LATENCIES, hard_limit
+from autotune.scoring.limits import KV_ROOM, MEAN_LATENCIES, OF_SHARES, hard_limit
 from autotune.scoring.plan_result import plan_key
 from autotune.simulation.report_simulation import IN_STEP
 from autotune.space.pooled_planstring import is_pooled
@@ -213,7 +213,7 @@ def _of_longest_prompt(document: Mapping[str, Any]) -> tuple[str, ...]:
     """
     traffic, codes = document["traffic"], {row["code"] for row in document["limits"]}
     longest, mean = traffic["longest_prompt"], traffic["mean_prompt"]
-    alike = traffic["recorded"] and bool(codes - MEAN_LATENCIES - {ATTAINMENT})
+    alike = traffic["recorded"] and bool(codes - MEAN_LATENCIES - OF_SHARES)
     if round(mean) == longest or "ttft_ms" not in codes or alike:
         return ()
     told = f"tune and evaluate hold the mean TTFT of the longest prompt ({longest:,} tokens) against ttft_ms"

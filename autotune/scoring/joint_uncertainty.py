@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from autotune.engines import ENGINES
 from autotune.metrics import GOODPUT, METRICS, TPOT_SD, TTFT_SD
 from autotune.scoring.limits import (
-    ATTAINMENT,
     LOAD_SERVED,
     MEAN_LATENCIES,
+    OF_SHARES,
     SIMULATED,
     Limit,
     hard_limit,
@@ -182,7 +182,7 @@ def _requests_within(plans: Sequence[PlanResult], drawn: Draws) -> NDArray[np.bo
             if isnan(found["value"]):
                 continue  # no request has such a latency
             sides = found["value"] - found["likely_low"], found["likely_high"] - found["value"]
-            worse, better = sides if code == ATTAINMENT else sides[::-1]
+            worse, better = sides if code in OF_SHARES else sides[::-1]
             room = np.array([[-plan.margins[code]]])
             drawn_room = drawn_in_range(room, room - worse, room + better, drawn.throughput_factor[[row]])
             kept[row] &= drawn_room[0] >= 0.0
