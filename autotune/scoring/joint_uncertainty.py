@@ -146,7 +146,9 @@ class Worth:
         within = drawn.within(of_means, estimates(plans)) & _requests_within(plans, drawn)
         work = study.workload
         free = work.concurrency is None and work.request_rate_per_s is None
-        return cls(plans=plans, ranked=_ranked(study, plans, drawn), kept=np.array(able)[:, None] & within, free=free)
+        return cls(
+            plans=plans, ranked=ranked_draws(study, plans, drawn), kept=np.array(able)[:, None] & within, free=free
+        )
 
     def p_better(self, one: int, other: int) -> float:
         """Probability that a plan is better than another, by their places; one half of a plan and itself."""
@@ -159,7 +161,7 @@ class Worth:
         return p_greater(first, second)
 
 
-def _ranked(study: Study, plans: Sequence[PlanResult], drawn: Draws) -> Floats:
+def ranked_draws(study: Study, plans: Sequence[PlanResult], drawn: Draws) -> Floats:
     """Draws of the objective, larger is better, shape `(len(plans), DRAWS)`."""
     values = estimates(plans)
     if study.objective.metric == GOODPUT:
