@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from autotune.metrics import GOODPUT
+from autotune.planning.model_tables import replica_offers
 from autotune.report.answer import answer_report, tune_report
 from autotune.report.verdict import tune_verdict
 from autotune.scoring.limits import LOAD_SERVED, SERVED_WITHIN, study_limits
@@ -230,3 +231,13 @@ gpus = [1, 2, 4]
     assert may_keep(study, short)
     assert with_percentiles(study, short, limits, traffic).feasible
     assert not may_keep(replace(study, workload=replace(study.workload, recorded=None)), short)
+
+
+def test_replicas_are_scaled_by_limits_on_means_under_goodput() -> None:
+    """One request within the limits is no capacity: what scales replicas asks for throughput in place of goodput."""
+    study = asked({"tpot_ms": 5.0})
+    by_throughput = replace(study, objective=question("llama-3.1-8b", 4).objective)
+    offers, same = (replica_offers(s, most_gpus=4) for s in (study, by_throughput))
+    assert [offer.capacities.each_per_s.tolist() for offer in offers] == [
+        offer.capacities.each_per_s.tolist() for offer in same
+    ]
