@@ -9,16 +9,19 @@ import numpy as np
 
 from autotune.comparison.robustness import rescored, rescored_each, swept
 from autotune.comparison.simulated_requests import ServedLog, simulated_requests
+from autotune.metrics import GOODPUT
 from autotune.scoring.best_knobs import score
 from autotune.scoring.joint_uncertainty import DRAWS, Draws, joint_draws
 from autotune.scoring.limits import study_limits
 from autotune.scoring.objective import CLOSE_FRAC
 from autotune.scoring.plan_order import rank
 from autotune.scoring.value_and_gain import served_within_limits
+from autotune.simulation.percentile_limits import is_simulated
 from autotune.study import IntRange, Objective, Study, cluster_choices, in_place, opens_clusters
 from autotune.tuning import PlanResult, tune
+from autotune.tuning.simulate_ranking import simulate_ranking, worth_simulating
 from costmodel.estimate.error_model import Latencies
-from costmodel.plan.columns import Floats
+from costmodel.plan.columns import Floats, Ints
 
 SHARES = np.linspace(1.0 / 32.0, 1.0, 32)
 """Of the number in flight that a plan is run with: what it is cut back to where it turns out slower than estimated."""
@@ -83,10 +86,11 @@ def best_plan(
 
     Under recorded traffic (`Workload.points`) with a metric to maximise, the load is what comes, and the best plan is
     the one that can be expected to serve most of it within the limits, over all that the calibration leaves open: what
-    `retune` decides by. Those that serve all of it are ordered by how much of such traffic they could take, and where
-    the requests of a log are at hand those that serve as much within a percent by how many of them keep the limits.
+    `retune` decides by. Of those that serve as much within a percent it is the first of the study's own ranking where
+    that is simulated. Otherwise they are ordered by how much of such traffic they could take, and where the requests of
+    a log are at hand it is the first of those with most of them within the limits.
     Disaggregated plans are scored at the traffic's mean lengths (`pool_load`). More GPUs always serve more: where a
-    study opens several clusters, it is the first that `tune` ranks over all of them.
+    study opens several clusters, it is the first that `tune` ranks over all of them, and so it is of goodput.
 
     Args:
         study: its baseline is left out of the search.
@@ -95,7 +99,7 @@ def best_plan(
         progress: as in `tune`.
     """
     own = replace(study, baseline=None)
-    if not study.workload.points or opens_clusters(study):
+    if not study.workload.points or opens_clusters(study) or study.objective.metric == GOODPUT:
         found = tune(own, progress=progress)
         return next(iter(found.ranked or found.infeasible), None)
     by_capacity = study.objective.direction == "maximize"
@@ -109,7 +113,7 @@ def best_plan(
     best = next(iter(ranked or others), None)
     served = served_within_limits(study, drawn_capacities(asked, ranked))
     if ranked and served is not None:
-        best = _most_served(study, log or served_log(study), ranked, served.mean(axis=1))
+        return _most_served(study, log or served_log(study), ranked, served.mean(axis=1))
     return None if best is None else rescored(study, best)
 
 
@@ -121,7 +125,8 @@ def served_log(study: Study, production: PlanResult | None = None) -> ServedLog 
 
 
 def _most_served(study: Study, log: ServedLog | None, plans: Sequence[PlanResult], served_per_s: Floats) -> PlanResult:
-    """The plan that is expected to serve most; of those that are close, the one that serves most of a log's requests.
+    """The plan that is expected to serve most; of those that are close, the first of the study's own ranking where that
+    is simulated, or else of those with most of a log's requests within the limits.
 
     Args:
         study: under the traffic.
@@ -129,12 +134,21 @@ def _most_served(study: Study, log: ServedLog | None, plans: Sequence[PlanResult
         plans: that may be it.
         served_per_s: what each is expected to serve by its capacity.
     """
-    most = np.argsort(-served_per_s, kind="stable")
-    close = [plans[i] for i in most if served_per_s[i] >= (1.0 - CLOSE_FRAC) * served_per_s[most[0]]][:COUNTED]
-    counted = None
-    if log is not None and len(close) > 1:
-        counted = simulated_requests(study, log, rescored_each(study, close))
-    return close[0] if counted is None else close[int(counted[1].mean(axis=1).argmax())]
+    close = sorted(close_to_most(served_per_s), key=lambda i: -served_per_s[i])
+    own = rescored_each(study, [plans[i] for i in close])
+    if len(own) > 1 and is_simulated(study):
+        able = worth_simulating(study, own)
+        kept = simulate_ranking(study, able, wanted=1).ranked if able else ()
+        if kept:
+            return kept[0]
+    first = own[:COUNTED]
+    counted = simulated_requests(study, log, first) if log is not None and len(first) > 1 else None
+    return first[0 if counted is None else int(close_to_most(counted[1].mean(axis=1))[0])]
+
+
+def close_to_most(served_per_s: Floats) -> Ints:
+    """Places of those of some plans that serve most, or less by so little that they cannot be told apart."""
+    return np.flatnonzero(served_per_s >= (1.0 - CLOSE_FRAC) * served_per_s.max())
 
 
 def _shortlist(plans: Sequence[PlanResult], also: Sequence[str], first: int) -> list[PlanResult]:

@@ -11,13 +11,13 @@ import numpy as np
 from autotune.comparison.best import at_capacity, best_plan, capacity_study, drawn_capacities, served_log
 from autotune.comparison.operators import time_rows, where_from
 from autotune.comparison.probability_better import metric_p_better, p_better
-from autotune.comparison.robustness import rescored, robustness
+from autotune.comparison.robustness import robustness
 from autotune.comparison.simulated_requests import ServedLog, SimulatedRequests, simulated_requests
 from autotune.comparison.switching import switch_cost
 from autotune.comparison.values import ComparedPlan, Comparison, MarginRow, MetricRow, SwitchCost, Verdict
 from autotune.comparison.verdict import NO_GAIN, verdict
-from autotune.metrics import COST, MAXIMIZE, MINIMIZE, OUTPUT_COST, Use, used
-from autotune.scoring.joint_uncertainty import joint_draws
+from autotune.metrics import COST, GOODPUT, MAXIMIZE, METRICS, MINIMIZE, OUTPUT_COST, Use, used
+from autotune.scoring.joint_uncertainty import joint_draws, p_greater, ranked_draws
 from autotune.scoring.limits import study_limits
 from autotune.scoring.overload import told
 from autotune.scoring.plan_result import plan_key
@@ -31,7 +31,6 @@ from autotune.study import Study, on_throughput
 from autotune.traffic.profile import WorkloadProfile
 from autotune.traffic.workload import with_traffic
 from autotune.tuning import BaselineResult, PlanResult, score_named, score_plan
-from autotune.tuning.answer_study import full_string
 from autotune.tuning.simulate_ranking import simulated_plans
 from costmodel.estimate.result import MEMORY_KINDS
 from costmodel.plan.columns import Floats
@@ -71,8 +70,7 @@ def compare(  # noqa: PLR0913  # one for each thing that may be given
     if traffic is not None:
         study = on_traffic(study, traffic)
     # traffic that is given replaces the study's own log
-    whole = replace(study, workload=replace(study.workload, recorded=requests or study.workload.recorded))
-    study = on_throughput(whole)
+    study = replace(study, workload=replace(study.workload, recorded=requests or study.workload.recorded))
     production = score_named(
         study,
         current,
@@ -81,7 +79,7 @@ def compare(  # noqa: PLR0913  # one for each thing that may be given
         production=True,
     )
     log = log or served_log(study, production.result)
-    production, proposed = _simulated(study, production, _candidate(whole, study, candidate, log))
+    production, proposed = _simulated(study, production, _candidate(study, candidate, log))
     before = _compared(study, production, reference=production.result)
     after = None if proposed is None else _compared(study, proposed, reference=production.result)
     simulated: tuple[SimulatedRequests, ...] = ()
@@ -135,7 +133,9 @@ def compare(  # noqa: PLR0913  # one for each thing that may be given
         memory_bytes={} if both is None else _memory(*both),
         time=rows,
         where_from=where_from(rows),
-        robustness=robustness(study, *both, drawn) if scenarios and both is not None and not same else None,
+        robustness=robustness(on_throughput(study), *both, drawn)
+        if scenarios and both is not None and not same
+        else None,
         price_per_million_tokens=None if both is None else _prices(*both, COST),
         price_per_million_output_tokens=None if both is None else _prices(*both, OUTPUT_COST),
         switch=switch,
@@ -152,15 +152,13 @@ def on_traffic(study: Study, profile: WorkloadProfile) -> Study:
     return own if own.baseline is None else replace(own, baseline=replace(own.baseline, concurrency=None))
 
 
-def _candidate(whole: Study, study: Study, asked: str | PlanResult, log: ServedLog | None) -> BaselineResult | None:
-    """What is asked for, as `study` has it, which is `whole` without goodput: ranks and `best` are of the whole."""
+def _candidate(study: Study, asked: str | PlanResult, log: ServedLog | None) -> BaselineResult | None:
+    """What is asked for: a plan, or the first of the ranking."""
     if isinstance(asked, str) and asked != BEST:
-        return score_plan(study, full_string(whole, asked, path="--candidate"), path="--candidate")
-    plan = asked if isinstance(asked, PlanResult) else best_plan(whole, log=log)
+        return score_plan(study, asked, path="--candidate")
+    plan = asked if isinstance(asked, PlanResult) else best_plan(study, log=log)
     if plan is None:
         return None
-    if study.objective != whole.objective:
-        plan = rescored(study, plan)
     known = Resolution(candidate=plan.candidate, assumed=(), alternatives=(), violations=())
     return BaselineResult(text=BEST, resolution=known, result=plan)
 
@@ -245,8 +243,12 @@ def _switch(
 
 def _metrics(study: Study, current: PlanResult, candidate: PlanResult, beyond: Sequence[str]) -> tuple[MetricRow, ...]:
     draws = joint_draws(study, (current, candidate))
+    known = GOODPUT in current.metrics and GOODPUT in candidate.metrics
+    compared = ([METRICS[GOODPUT]] if known else []) + list(used(Use.COMPARED))
 
     def p_candidate(name: str) -> float | None:
+        if name == GOODPUT:
+            return p_greater(*reversed(ranked_draws(study, (current, candidate), draws)))
         endless = told(current, name) == inf, told(candidate, name) == inf
         if any(endless):
             return None if all(endless) else float(endless[0])
@@ -260,7 +262,7 @@ def _metrics(study: Study, current: PlanResult, candidate: PlanResult, beyond: S
             better={MAXIMIZE: "higher", MINIMIZE: "lower"}.get(metric.better),
             p_better=_bounded(p_candidate(metric.name), beyond),
         )
-        for metric in used(Use.COMPARED)
+        for metric in compared
     )
 
 
@@ -311,8 +313,8 @@ def _assumptions(
         )
     if percentile_limits(study):
         assumptions.append(
-            "limits on percentiles are simulated at the study's own load; capacities, other traffic and other loads "
-            "are judged by the limits on means"
+            f"limits on {'requests' if study.objective.metric == GOODPUT else 'percentiles'} are simulated at the "
+            "study's own load; capacities, other traffic and other loads are judged by the limits on means"
         )
     for name, side in (("current plan", current), ("candidate", candidate)):
         assumptions += [f"{name}: {text}" for text in unsure_means(study, None if side is None else side.result)]

@@ -73,6 +73,8 @@ class Engine(Supported):
     """Ports of a replica's head that its other nodes reach."""
     process_per_node: ClassVar[bool] = True
     """Whether every node of a replica gets a command; otherwise the head's starts the others."""
+    other_names: ClassVar[tuple[str, ...]] = ()
+    """Lower-case parts of words by which benchmark tools call it, beside its name."""
     package: ClassVar[str]
     """Name of its Python package, whose version is checked before it is started."""
     host_variable: ClassVar[str | None] = None

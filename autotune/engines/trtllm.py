@@ -52,6 +52,7 @@ class Trtllm(Engine):
         quantised_cache=CacheDtype.FP8,
     )
     title = "TensorRT-LLM"
+    other_names = ("tensorrt", "trt")
     rules = (
         model_class("trtllm"),
         shared.STAGES_HAVE_LAYERS,  # tensorrt_llm/_torch/models/modeling_utils.py cuts any `DecoderModel` into stages

@@ -26,7 +26,7 @@ from autotune.simulation.percentile_limits import PercentileLimit, percentile_li
 from autotune.space import Candidate
 from autotune.space.pooled_planstring import is_pooled
 from autotune.storage import Store
-from autotune.study import Study, cluster_of, in_place
+from autotune.study import Study, cluster_of, on_one_cluster
 from autotune.text.numbers import number
 from autotune.tuning import BaselineResult, PlanResult, TuneResult, tune
 from autotune.tuning.answer_study import score_plan, with_fitting_baseline
@@ -80,11 +80,11 @@ def _in_its_place(study: Study, named: BaselineResult | None) -> tuple[Study, Ba
     None: the baseline, which is on the study's own.
     """
     if named is None:
-        return in_place(study, pools=study.baseline is not None and is_pooled(study.baseline.plan)), None, ""
+        return on_one_cluster(study, pools=study.baseline is not None and is_pooled(study.baseline.plan)), None, ""
     result, found = named.result, named.resolution.candidate
     pooled = result is not None and result.pools is not None
     cluster = study.cluster if pooled else cluster_of(study, found.gpu, found.layout.gpus)
-    own = with_fitting_baseline(in_place(study, pools=pooled, cluster=cluster))
+    own = with_fitting_baseline(on_one_cluster(study, pools=pooled, cluster=cluster))
     elsewhere = "" if cluster == study.cluster else plan_key(found)
     if not pooled:  # the type of its cluster needs no name there
         named = replace(named, resolution=replace(named.resolution, candidate=replace(found, gpu=None)))

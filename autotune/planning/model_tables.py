@@ -20,7 +20,7 @@ from autotune.scoring.knob_grid import KnobGrid
 from autotune.scoring.solve_concurrency import most_within_limits
 from autotune.simulation.percentile_limits import percentile_limits
 from autotune.simulation.simulate_plan import PlanSimulation
-from autotune.study import Study, cluster_of, in_place, on_cluster
+from autotune.study import Study, cluster_of, in_place, on_cluster, on_throughput
 from autotune.tuning import PlanResult
 from autotune.tuning.study_space import study_space
 from costmodel.plan.columns import Floats, Ints
@@ -66,6 +66,7 @@ def replica_offers(study: Study, *, most_gpus: int) -> tuple[ReplicaOffer, ...]:
     Where requests come at a rate, that is the highest at which `tune` says that every limit is kept. Where single
     requests have limits, a simulated replica has the last word.
     """
+    study = on_throughput(study)
     sizes = tuple(size for size in SIZES if size <= min(most_gpus, study.cluster.gpus))
     own = _of_sizes(study, sizes)
     plans = score(own, [c for c in study_space(own).candidates if c.layout.replicas == 1])
@@ -81,6 +82,7 @@ def replica_offers(study: Study, *, most_gpus: int) -> tuple[ReplicaOffer, ...]:
 
 def offer_capacities(study: Study, offer: ReplicaOffer, *, most_gpus: int) -> Capacities:
     """What replicas of an offer take under the limits of another study of the same model and cluster."""
+    study = on_throughput(study)
     own = _of_sizes(study, (offer.gpus,))
     found = at_capacity(on_cluster(own, cluster_of(own, None, offer.gpus)), offer.result)
     if found is None:
@@ -98,7 +100,7 @@ def offer_capacities(study: Study, offer: ReplicaOffer, *, most_gpus: int) -> Ca
 
 def how_sure(*studies: Study) -> str:
     """What it means that replicas take a load within the limits of these studies, as an assumption."""
-    if any(percentile_limits(study) for study in studies):
+    if any(percentile_limits(on_throughput(study)) for study in studies):
         return (
             "replicas are given as much as a simulated one keeps the limits on percentiles at, by the model's best "
             "estimate: how sure that is is not counted (`autotune evaluate` says it)"

@@ -15,7 +15,7 @@ from autotune.planning.replica_capacity import ScaledPlan, scaled_plans
 from autotune.planning.strategies import FIXED, ORACLE, PLANNED, Fleet, reactive, scheduled
 from autotune.simulation.draw_requests import recorded_requests
 from autotune.simulation.report_simulation import limits_of_requests
-from autotune.study import Study
+from autotune.study import Study, on_throughput
 from autotune.traffic.traffic_log import TrafficLog
 from costmodel.errors import InputError
 from costmodel.plan.columns import Floats, Ints
@@ -114,6 +114,7 @@ def plan_day(study: Study, source: str, log: TrafficLog, question: DayQuestion) 
         InputError: the log cannot be planned by, no plan keeps the limits at any load, or a step is shorter than a
             replica takes to start.
     """
+    study = on_throughput(study)
     loads = day_loads(source, log, step_s=question.step_s)
     forecast = forecast_day(loads, log_sd=question.forecast_log_sd)
     planned = forecast.quantile(1.0 - question.risk)

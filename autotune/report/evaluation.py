@@ -35,7 +35,7 @@ def evaluation_document(found: Evaluation) -> dict[str, Any]:
                 "best_plan": None if best is None else best.plan,
                 "best_name": None if best is None else full_name(found.study, best),
                 "metric": metric,
-                "value": None if result is None else told(result, metric),
+                "value": None if result is None or metric not in result.metrics else told(result, metric),
                 "best_value": None if best is None else best.metrics[metric],
                 **({} if pooled is None else _best_aggregated(pooled, metric)),
                 "loses_against_best_frac": None if found.distance is None else found.distance.frac,

@@ -17,8 +17,8 @@ from autotune.report.vocabulary.metrics import COST, OUT_PER_GPU, PER_GPU, TPOT,
 from autotune.report.vocabulary.plan_names import has_local_prefill, local_prefill_words
 from autotune.report.vocabulary.titles import LIMITS, off_by
 from autotune.report.vocabulary.words import asked, measure, percent, signed
-from autotune.scoring.limits import ATTAINMENT
-from autotune.scoring.objective import plan_expected, time_decides
+from autotune.scoring.limits import OF_SHARES, SERVED_WITHIN
+from autotune.scoring.objective import plan_expected, time_breaks_ties, time_decides
 from autotune.scoring.overload import ENDLESS, overload_of, told
 from autotune.scoring.plan_name import plan_name
 from autotune.scoring.plan_result import relative_excess
@@ -74,7 +74,7 @@ def ranked_table(result: TuneResult, shown: list[Ranked], *, overflow: str = "na
         *([] if base is None else [_versus(study, base)]),
         _latency(study, TTFT, study.constraints.ttft_s),
         _latency(study, TPOT, study.constraints.tpot_s),
-        *(_simulated(limit) for limit in percentile_limits(study) if limit.statistic != "mean"),
+        *(_simulated(x) for x in percentile_limits(study) if x.statistic != "mean" and x.code != SERVED_WITHIN),
         *([] if base is None else [_better(result, base)]),
         *_further(study, [plan for _, plan, _ in shown]),
     ]
@@ -105,7 +105,8 @@ def key_words(study: Study) -> str:
         return f"by expected ({metric.heading} / keeps limits)"
     if metric.better == "minimize":
         return f"by {metric.heading}"
-    return f"by expected ({metric.heading} x keeps limits)"
+    then = ", then request s" if time_breaks_ties(study) else ""
+    return f"by expected ({metric.heading} x keeps limits){then}"
 
 
 def _role_words(rank: int | None, plan: PlanResult, base: PlanResult | None) -> str:
@@ -125,7 +126,7 @@ def _key(study: Study) -> list[Made]:
     if metric.name == "gpus":
         return [_figure(metric), _figure(PER_GPU), kept]
     if time_decides(study):
-        return [kept, _figure(METRICS["e2e_s"], heading="request\ns"), _figure(metric)]
+        return [kept, _REQUEST, _figure(metric)]
     if metric.better == "minimize" and metric.name != COST.name:
         shown = metric.name in (TTFT.name, TPOT.name)
         return [*([] if shown else [_figure(metric)]), kept]
@@ -140,7 +141,7 @@ def _key(study: Study) -> list[Made]:
         ),
         lambda p: _number_cell(plan_expected(study, p) * metric.factor),
     )
-    return [expected, _figure(metric), kept]
+    return [expected, _figure(metric), kept, *([_REQUEST] if time_breaks_ties(study) else [])]
 
 
 def _figure(metric: Metric, *, heading: str = "", minor: bool = False) -> Made:
@@ -156,6 +157,10 @@ def _figure(metric: Metric, *, heading: str = "", minor: bool = False) -> Made:
         return Cell(text="") if value is None else Cell(text=metric.text(value), by=_by(value * metric.factor))
 
     return column, cell
+
+
+_REQUEST = _figure(METRICS["e2e_s"], heading="request\ns")
+"""The time of a request, where it decides between plans that serve alike."""
 
 
 def _versus(study: Study, base: PlanResult) -> Made:
@@ -231,7 +236,7 @@ def _simulated_cell(plan: PlanResult, code: str) -> Cell:
     found = plan.breakdown.get("simulated", {}).get(code)
     if found is None:
         return Cell(text="")
-    written = percent if code == ATTAINMENT else number
+    written = percent if code in OF_SHARES else number
     ends = f"{written(found['likely_low'])}–{written(found['likely_high'])}"
     return Cell(text=written(found["value"]), by=_by(found["value"]), small=ends)
 

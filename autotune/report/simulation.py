@@ -13,11 +13,13 @@ from autotune.report.study_words import called, command, launch_steps
 from autotune.report.text_blocks import Block, Cell, Column, Line, Report, Row, Table, text_table
 from autotune.report.vocabulary.plan_names import name_of_key
 from autotune.report.vocabulary.titles import LIMITS, broken
-from autotune.scoring.limits import ATTAINMENT, KV_ROOM, MEAN_LATENCIES, hard_limit
+from autotune.scoring.limits import KV_ROOM, MEAN_LATENCIES, OF_SHARES, SERVED_WITHIN, hard_limit
 from autotune.scoring.plan_result import plan_key
+from autotune.simulation.percentile_limits import TITLES
 from autotune.simulation.report_simulation import IN_STEP
 from autotune.space.pooled_planstring import is_pooled
 from autotune.study import Study, own_option_sentence
+from autotune.study.sections import REQUEST_LATENCIES
 from autotune.text.numbers import number, probability
 from autotune.tuning import BaselineResult
 
@@ -118,13 +120,20 @@ def refusal_lines(document: Mapping[str, Any]) -> tuple[str, ...]:
 def _reason(document: Mapping[str, Any]) -> str:
     if not document["feasible"]:
         return f"The plan is infeasible: {document['reason']}."
-    over = [limit_title(row["code"]) for row in document["limits"] if not row["kept"]]
+    within = next((row for row in document["limits"] if row["code"] == SERVED_WITHIN), None)
+    others = [row for row in document["limits"] if row is not within]
+    over = [limit_title(row["code"]) for row in others if not row["kept"]]
     said = [f"breaks {', '.join(over)}"] if over else []
+    if within is not None and not within["kept"]:
+        said.append("serves no request within the limits")
     if document["full"]:
         offered, served = document["traffic"]["rate_per_s"], document["served_requests_per_s"]
         said.append(f"serves {number(served)} of the {number(offered)} requests/s that come")
     if said:
         return f"The plan {', and '.join(said)}."
+    if within is not None:
+        more = ", and keeps every other" if others else ""
+        return f"The plan serves {number(100.0 * within['value'])} % of the requests within the limits{more}."
     return "The plan keeps every limit." if document["limits"] else "The study has no limit on latencies."
 
 
@@ -213,18 +222,24 @@ def _of_longest_prompt(document: Mapping[str, Any]) -> tuple[str, ...]:
     """
     traffic, codes = document["traffic"], {row["code"] for row in document["limits"]}
     longest, mean = traffic["longest_prompt"], traffic["mean_prompt"]
-    alike = traffic["recorded"] and bool(codes - MEAN_LATENCIES - {ATTAINMENT})
+    alike = traffic["recorded"] and bool(codes - MEAN_LATENCIES - OF_SHARES)
     if round(mean) == longest or "ttft_ms" not in codes or alike:
         return ()
     told = f"tune and evaluate hold the mean TTFT of the longest prompt ({longest:,} tokens) against ttft_ms"
     return (f"{told}: here it is the mean over requests, whose prompts have {mean:,.0f} tokens on average.",)
 
 
+def _bounds(document: Mapping[str, Any]) -> str:
+    """What single requests are held to: `the limits on TTFT (800 ms), TPOT (40 ms)`."""
+    bounds = {name: document["request_bounds"][f"{name}_s"] for name in REQUEST_LATENCIES}
+    said = [f"{TITLES[name]} ({number(1e3 * bound, 6)} ms)" for name, bound in bounds.items() if bound is not None]
+    return f"the limits on {', '.join(said)}" if said else "the limits, of which the study has none on latencies,"
+
+
 def _service(document: Mapping[str, Any]) -> Block:
     share, low, high = (100.0 * document["attainment"][end] for end in ("value", "low", "high"))
     keeping = (
-        f"{number(share)} % of requests keep the limits on TTFT, TPOT and end to end at once "
-        f"(likely {number(low)} to {number(high)} %)"
+        f"{number(share)} % of requests keep {_bounds(document)} at once (likely {number(low)} to {number(high)} %)"
     )
     goodput = (
         f"goodput {number(document['goodput_requests_per_s'])} requests/s, "

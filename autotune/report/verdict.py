@@ -10,11 +10,11 @@ from autotune.report.reach import idle_gpus, reach_line
 from autotune.report.vocabulary.plan_names import subject_name
 from autotune.report.vocabulary.titles import LIMITS, broken
 from autotune.report.vocabulary.words import count, percent
-from autotune.scoring.limits import JOINT_PROBABILITY
+from autotune.scoring.limits import JOINT_PROBABILITY, LOAD_SERVED, SERVED_WITHIN
 from autotune.scoring.objective import plan_figure
 from autotune.scoring.pair_words import against
 from autotune.scoring.reach import unmeasured
-from autotune.scoring.value_and_gain import ratio_of, value_per_s
+from autotune.scoring.value_and_gain import hard_limits_kept, ratio_of, value_per_s
 from autotune.text.numbers import number, probability, within
 from autotune.tuning import PlanResult, TuneResult
 from autotune.tuning.remedy import MOST_PLANS, SLACK, Remedy, find_remedy
@@ -169,8 +169,18 @@ def _nothing(result: TuneResult, name: str) -> Verdict:
     near += f" Limits are in ms: {number(seconds[0].limit)} s are {seconds[0].limit * 1e3:,.0f}." if seconds else ""
     other = None if found.plan is None or found.plan.plan == nearest.plan else found.plan
     taken = "" if other is None else subject_name(result, other)
-    said = _say(result, "bad", "No plan fits", "No plan keeps every limit.", near, *remedy_lines(found, taken))
+    said = _say(result, "bad", "No plan fits", _none_keeps(result), near, *remedy_lines(found, taken))
     return replace(said, settings=found.settings)
+
+
+def _none_keeps(result: TuneResult) -> str:
+    """What no plan does, as a sentence: under goodput no request may be within the limits, whichever plan serves it."""
+    fitting = [plan for plan in result.infeasible if hard_limits_kept(plan)]
+    able = [plan for plan in fitting if all(v.code != LOAD_SERVED for v in plan.violations)]
+    if not able or any(all(v.code != SERVED_WITHIN for v in plan.violations) for plan in able):
+        return "No plan keeps every limit."
+    which = "" if len(able) == len(fitting) else " that takes the load"
+    return f"No plan{which} serves a request within the limits."
 
 
 def remedy_lines(found: Remedy, name: str = "") -> tuple[str, ...]:

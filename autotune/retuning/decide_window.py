@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from autotune.comparison import ComparedPlan, Comparison, compare
-from autotune.comparison.best import SHORTLIST, best_plan, capacity_study, drawn_capacities, served_log
+from autotune.comparison.best import SHORTLIST, best_plan, capacity_study, close_to_most, drawn_capacities, served_log
 from autotune.comparison.compare_plans import on_traffic
 from autotune.comparison.robustness import rescored, rescored_each
 from autotune.comparison.verdict import worst_broken
@@ -33,6 +33,8 @@ class WeighedWindow:
 def best_over(windows: Sequence[WeighedWindow], also: Sequence[PlanResult] = ()) -> PlanResult | None:
     """The launch that can be expected to serve most within the limits over all windows, in proportion to their shares.
 
+    Of those that are close the first one: of `also`, then of the first window's own ranking.
+
     Looked at are the first plans of each window's own ranking, with the settings that are best for it, and `also`. None
     where a latency is minimised or a window has no rate: what is served then says nothing.
     """
@@ -41,7 +43,8 @@ def best_over(windows: Sequence[WeighedWindow], also: Sequence[PlanResult] = ())
         asked = capacity_study(replace(window.study, baseline=None))
         rough = tune(replace(asked, workload=replace(asked.workload, points=())))
         launches |= {plan.launch: plan for plan in (*rough.ranked, *rough.infeasible)[:SHORTLIST]}
-    plans, total = list(launches.values()), 0.0
+    plans = list(launches.values())
+    total = np.zeros(len(plans))
     for window in windows:
         asked = capacity_study(window.study)
         found = rescored_each(asked, plans)
@@ -49,7 +52,7 @@ def best_over(windows: Sequence[WeighedWindow], also: Sequence[PlanResult] = ())
         if served is None:
             return None
         total = total + window.share * served.mean(axis=1)
-    return plans[int(np.argmax(total))] if plans else None
+    return plans[int(close_to_most(total)[0])] if plans else None
 
 
 def in_production(study: Study) -> Study:

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from autotune.engines import ENGINES
 from autotune.metrics import GOODPUT, METRICS, TPOT_SD, TTFT_SD
 from autotune.scoring.limits import (
-    ATTAINMENT,
     LOAD_SERVED,
     MEAN_LATENCIES,
+    OF_SHARES,
     SIMULATED,
     Limit,
     hard_limit,
@@ -146,7 +146,9 @@ class Worth:
         within = drawn.within(of_means, estimates(plans)) & _requests_within(plans, drawn)
         work = study.workload
         free = work.concurrency is None and work.request_rate_per_s is None
-        return cls(plans=plans, ranked=_ranked(study, plans, drawn), kept=np.array(able)[:, None] & within, free=free)
+        return cls(
+            plans=plans, ranked=ranked_draws(study, plans, drawn), kept=np.array(able)[:, None] & within, free=free
+        )
 
     def p_better(self, one: int, other: int) -> float:
         """Probability that a plan is better than another, by their places; one half of a plan and itself."""
@@ -159,7 +161,7 @@ class Worth:
         return p_greater(first, second)
 
 
-def _ranked(study: Study, plans: Sequence[PlanResult], drawn: Draws) -> Floats:
+def ranked_draws(study: Study, plans: Sequence[PlanResult], drawn: Draws) -> Floats:
     """Draws of the objective, larger is better, shape `(len(plans), DRAWS)`."""
     values = estimates(plans)
     if study.objective.metric == GOODPUT:
@@ -182,7 +184,7 @@ def _requests_within(plans: Sequence[PlanResult], drawn: Draws) -> NDArray[np.bo
             if isnan(found["value"]):
                 continue  # no request has such a latency
             sides = found["value"] - found["likely_low"], found["likely_high"] - found["value"]
-            worse, better = sides if code == ATTAINMENT else sides[::-1]
+            worse, better = sides if code in OF_SHARES else sides[::-1]
             room = np.array([[-plan.margins[code]]])
             drawn_room = drawn_in_range(room, room - worse, room + better, drawn.throughput_factor[[row]])
             kept[row] &= drawn_room[0] >= 0.0

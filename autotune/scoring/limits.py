@@ -307,6 +307,10 @@ def check_limits(limits: Sequence[Limit], service: Service) -> LimitCheck:
 
 
 ATTAINMENT = "attainment_frac"
+SERVED_WITHIN = "served_within_limits"
+"""The limit that goodput sets itself: a plan without a request within the limits has none."""
+OF_SHARES = frozenset({ATTAINMENT, SERVED_WITHIN})
+"""Limits on the share of simulated requests that keep several limits at once."""
 _WHOSE = {
     "ttft": ("TTFT", "requests"),
     "tpot": ("TPOT", "requests"),
@@ -317,6 +321,7 @@ SIMULATED = {
     **{f"{x}_{share}_ms": f"{_WHOSE[x][0]} {share} over {_WHOSE[x][1]}" for x, share in PERCENTILE_FIELDS},
     **{f"{x}_mean_ms": f"{_WHOSE[x][0]}, mean over {_WHOSE[x][1]}" for x in REQUEST_LATENCIES},
     ATTAINMENT: "Share of requests within all limits",
+    SERVED_WITHIN: "Requests within the limits",
 }
 """Limits on simulated requests: what each is called on a page, by code."""
 TITLES = {kind.code: kind.title for kind in LIMITS} | SIMULATED

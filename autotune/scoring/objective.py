@@ -136,13 +136,21 @@ def behind(study: Study, plan: Scored, best: Scored) -> Behind | None:
 
 
 def time_decides(study: Study) -> bool:
-    """Whether plans serve the same, as much as arrives, so that the time of a request decides between them."""
+    """Whether plans serve the same, as much as arrives, so that the time of a request decides between them.
+
+    Not of goodput: of what arrives each serves another part within the limits.
+    """
+    return time_breaks_ties(study) and study.objective.metric != GOODPUT
+
+
+def time_breaks_ties(study: Study) -> bool:
+    """Whether what plans serve of a given rate counts to three digits, and then the time of a request."""
     return study.objective.direction != MINIMIZE and study.workload.request_rate_per_s is not None
 
 
 def _ranking_values(study: Study, figures: Mapping[str, Floats], p_meets: Floats, e2e_s: Floats) -> Floats:
     """`ranking_value` of columns, shape `(num_plans,)`."""
-    if not time_decides(study):
+    if not time_breaks_ties(study):
         return expected(study, figures, p_meets)
     coarse, digit = _three_digits(expected(study, figures, _three_digits(p_meets)[0]))
     return np.asarray(coarse + digit / (1.0 + e2e_s))

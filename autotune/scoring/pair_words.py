@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from autotune.metrics import METRICS, Metric
-from autotune.scoring.objective import time_decides
+from autotune.metrics import GOODPUT, METRICS, Metric
+from autotune.scoring.objective import plan_figure, time_breaks_ties, time_decides
 from autotune.scoring.overload import overload_of
 from autotune.scoring.plan_result import PlanResult
 from autotune.study import Study
-from autotune.text.numbers import probability, within
+from autotune.text.numbers import number, probability, within
 
 SAME_FRAC = 0.005
 """Differences below this are none."""
@@ -44,19 +44,25 @@ def change_words(metric: Metric, share: float) -> str:
         return f"costs {size} {more}"
     if metric.better == "minimize":
         return f"has {size} {'longer' if share > 0.0 else 'shorter'} {within(metric.title)}"
+    return f"serves {size} {more if share > 0.0 else 'fewer'} {_served(metric)}"
+
+
+def _served(metric: Metric) -> str:
+    if metric.name == GOODPUT:
+        return "requests within the limits"
     if metric.name == "requests_per_s":
-        return f"serves {size} {more if share > 0.0 else 'fewer'} requests"
-    return f"serves {size} {more if share > 0.0 else 'fewer'} {_tokens(metric)}"
-
-
-def _tokens(metric: Metric) -> str:
+        return "requests"
     return "output tokens" if metric.name.startswith("output") else "tokens"
 
 
 def _figures(study: Study, plan: PlanResult, other: PlanResult) -> list[tuple[bool, str]]:
-    """(whether it is better, in words) of the ranked metric; at a given rate, of its GPUs and the time of a request."""
+    """(whether it is better, in words) of the ranked metric; at a given rate, of its GPUs and the time of a request.
+
+    Goodput differs at a given rate too; where it does not, it is the same there.
+    """
     metric = METRICS[study.objective.metric]
-    if time_decides(study):
+    changes = [] if time_decides(study) else metric_change(metric, plan, other)
+    if time_breaks_ties(study) and not changes:
         if any(overload_of(p.breakdown) is not None for p in (plan, other)):
             return metric_change(METRICS["requests_per_s"], plan, other)
         share = plan.metrics["e2e_s"] / other.metrics["e2e_s"] - 1.0
@@ -64,14 +70,15 @@ def _figures(study: Study, plan: PlanResult, other: PlanResult) -> list[tuple[bo
         words = f"takes {abs(share):.0%} {longer} time for a request at the same load"
         slower = [(share < 0.0, words)] if abs(share) >= SAME_FRAC else []
         return [*metric_change(METRICS["gpus"], plan, other), *slower]
-    return metric_change(metric, plan, other)
+    return changes
 
 
 def metric_change(metric: Metric, plan: PlanResult, other: PlanResult) -> list[tuple[bool, str]]:
     """(whether it is better, in words) of one metric; empty where it differs by less than `SAME_FRAC`."""
-    before, now = metric.of(other), metric.of(plan)
+    before, now = (plan_figure(p, metric.name) * metric.factor for p in (other, plan))
     if not before:
-        return []
+        first = f"serves {number(now)} {metric.unit} within the limits instead of none"
+        return [(True, first)] if metric.name == GOODPUT and now else []
     share = now / before - 1.0
     better = (share > 0.0) == (metric.better == "maximize")
     if metric.name == "gpus":

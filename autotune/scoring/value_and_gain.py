@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from autotune.metrics import GOODPUT
 from autotune.scoring.limits import hard_limit
+from autotune.scoring.objective import plan_figure
 from autotune.scoring.plan_result import PlanResult
 from autotune.study import Study, opens_clusters
 from costmodel.plan.columns import Floats
@@ -70,15 +72,18 @@ def gpus_ratio(study: Study, plan: PlanResult, reference: PlanResult) -> float:
 def value_per_s(study: Study, plan: PlanResult | None, reference: PlanResult | None) -> float:
     """Requests per second that a plan serves within the limits, weighted by the objective.
 
-    That is what the reference plan serves, times the plan's P(meets), times how much better its ranked metric is than
-    the reference's (a latency of half is worth twice). A plan that breaks a hard limit is worth nothing, one that
-    cannot take the load loses what it does not take. `reference` is the current plan; where that cannot be launched,
-    the plan itself. Where an open load is to be served and no latency minimised, `served_within_limits` says it better.
+    Goodput is that itself. Of the others it is what the reference plan serves, times the plan's P(meets), times how
+    much better its ranked metric is than the reference's (a latency of half is worth twice). A plan that breaks a hard
+    limit is worth nothing, one that cannot take the load loses what it does not take. `reference` is the current plan;
+    where that cannot be launched, the plan itself. Where an open load is to be served and no latency minimised,
+    `served_within_limits` says it better.
     """
     if plan is None or not hard_limits_kept(plan):
         return 0.0
     against = plan if reference is None else reference
     metric = study.objective.metric
+    if metric == GOODPUT:
+        return plan_figure(plan, GOODPUT) * plan.metrics["gpus"] * plan.p_meets * gpus_ratio(study, plan, against)
     own, other = plan.metrics[metric], against.metrics[metric]
     ratio = ratio_of(other, own) if study.objective.direction == "minimize" else ratio_of(own, other)
     served = against.metrics["requests_per_s"]

@@ -14,7 +14,7 @@ import numpy as np
 
 from autotune.metrics import GOODPUT
 from autotune.scoring.kept_together import ALL, BOTH, DECODE, FIRST, Kept
-from autotune.scoring.limits import ATTAINMENT
+from autotune.scoring.limits import ATTAINMENT, SERVED_WITHIN
 from autotune.scoring.plan_result import Violation
 from autotune.study import Study
 from autotune.study.sections import PERCENTILE_FIELDS, REQUEST_LATENCIES
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from costmodel.simulation.forecast import Forecast, Likely
 
 TITLES = {"ttft": "TTFT", "tpot": "TPOT", "itl": "ITL", "e2e": "end to end"}
+LEAST_SERVED = 1.0 / 2000.0
+"""Share of requests within the limits below which a plan serves none: one of the 2,000 that are simulated at least."""
 _LATENCIES = {"ttft": FIRST, "tpot": DECODE, "itl": DECODE, "e2e": BOTH, "": ALL}
 
 
@@ -105,8 +107,10 @@ class PercentileLimit:
         if likely.value == end or not likely.value > 0.0:
             return certain, 0.0
         if not self.latency:
-            # a share that is the same at both ends of the likely range is sure; between them it is taken as linear
-            spread = max(likely.high - likely.low, 1e-12) / 2.0
+            # a share that is the same at both ends of the likely range is sure; between them it is taken as linear,
+            # and where no request is left lies below the figure, in the lower half of the range
+            lower_half = self.code == SERVED_WITHIN
+            spread = max(likely.value - likely.low if lower_half else (likely.high - likely.low) / 2.0, 1e-12)
             return (likely.value - self.bound) / spread * Z90, 0.0
         ends = (likely.value / likely.low, likely.high / likely.value)
         width = log(ends[1] if self.bound >= likely.value else ends[0])
@@ -138,6 +142,11 @@ def percentile_limits(study: Study) -> tuple[PercentileLimit, ...]:
         bounds = (given.ttft_s, given.tpot_s, given.e2e_s)
         share = PercentileLimit(code=ATTAINMENT, latency="", statistic="", bound=given.attainment_frac, bounds_s=bounds)
         found.append(share)
+    if study.objective.metric == GOODPUT:
+        within = request_bounds(study)
+        bounds = (within["ttft_s"], within["tpot_s"], within["e2e_s"])
+        any_served = PercentileLimit(code=SERVED_WITHIN, latency="", statistic="", bound=LEAST_SERVED, bounds_s=bounds)
+        found.append(any_served)
     return (*found, *mean_limits(study)) if study.means_of_requests else tuple(found)
 
 
@@ -154,18 +163,27 @@ def mean_limits(study: Study) -> tuple[PercentileLimit, ...]:
 
 def is_simulated(study: Study) -> bool:
     """Whether plans have to be simulated to be ranked."""
-    return bool(percentile_limits(study)) or study.objective.metric == GOODPUT
+    return bool(percentile_limits(study))
 
 
 def request_bounds(study: Study) -> dict[str, float | None]:
-    """What a single request is held to, seconds by latency (`ttft_s`, `tpot_s`, `e2e_s`); None: to nothing.
+    """What a single request is held to, seconds by latency (`ttft_s`, `tpot_s`, `e2e_s`); None: to nothing."""
+    fields = bound_fields(study)
+    return {
+        f"{name}_s": getattr(study.constraints, fields[name]) if name in fields else None for name in REQUEST_LATENCIES
+    }
+
+
+def bound_fields(study: Study) -> dict[str, str]:
+    """Latency (`ttft`, `tpot`, `e2e`) -> the field of `Constraints` that single requests are held to, where one is.
 
     The limit of that name, or else the bound of its highest percentile that is given: of the others nearly all are
     asked to keep that.
     """
-    found: dict[str, float | None] = {}
+    found: dict[str, str] = {}
     for latency in REQUEST_LATENCIES:
         fields = (f"{latency}_s", *(f"{n}_{share}_s" for n, share in reversed(PERCENTILE_FIELDS) if n == latency))
-        given = (getattr(study.constraints, field) for field in fields)
-        found[f"{latency}_s"] = next((bound for bound in given if bound is not None), None)
+        given = [field for field in fields if getattr(study.constraints, field) is not None]
+        if given:
+            found[latency] = given[0]
     return found

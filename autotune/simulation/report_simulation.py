@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from autotune.scoring.limits import SERVED_WITHIN
 from autotune.scoring.plan_result import PlanResult
 from autotune.simulation.goodput import capacity_per_s, goodput, is_full, served_per_s
 from autotune.simulation.held_back import held_back
@@ -96,6 +97,7 @@ def simulation_document(
         "full": full,
         "kept": not full and all(limit.kept(limit.figure(forecast)) for limit in limits),
         "attainment": asdict(share),
+        "request_bounds": request_bounds(study),
         "served_requests_per_s": served,
         "goodput_requests_per_s": good,
         "goodput_requests_per_s_per_gpu": good / plan.metrics["gpus"],
@@ -198,6 +200,8 @@ def _limited_by(found: PlanSimulation, limits: Sequence[PercentileLimit], with_t
     if waiting := held_back(found, with_times):
         return waiting
     broken = [limit for limit in limits if not limit.kept(limit.figure(found.forecast))]
+    if any(limit.code == SERVED_WITHIN for limit in broken):
+        return "No request is within the limits although the plan serves all that comes."
     if broken:
         return f"{broken[0].title} breaks its limit although the plan serves all that comes."
     return "Nothing limits it yet: the plan serves all that comes, and every limit has room."

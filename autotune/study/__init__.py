@@ -1,6 +1,14 @@
 """The question: study files, read, checked and resolved."""
 
-from autotune.study.clusters import cluster_choices, cluster_of, in_place, on_cluster, on_throughput, opens_clusters
+from autotune.study.clusters import (
+    cluster_choices,
+    cluster_of,
+    in_place,
+    on_cluster,
+    on_one_cluster,
+    on_throughput,
+    opens_clusters,
+)
 from autotune.study.engine_hardware import dtype_choices, in_production, refused_dtypes
 from autotune.study.field_types import IntRange
 from autotune.study.fingerprint import study_fingerprint
@@ -47,6 +55,7 @@ __all__ = [
     "in_production",
     "load_study",
     "on_cluster",
+    "on_one_cluster",
     "on_throughput",
     "opens_clusters",
     "own_option_sentence",

@@ -44,7 +44,15 @@ def opens_clusters(study: Study) -> bool:
     return len(cluster_choices(study)) > 1
 
 
-def in_place(study: Study, *, pools: bool = False, cluster: Cluster | None = None) -> Study:
+def in_place(study: Study, *, pools: bool = False) -> Study:
+    """`on_one_cluster` of the study's own, about throughput per GPU (`on_throughput`) where it is about goodput.
+
+    For what looks at means alone.
+    """
+    return on_one_cluster(on_throughput(study), pools=pools)
+
+
+def on_one_cluster(study: Study, *, pools: bool = False, cluster: Cluster | None = None) -> Study:
     """The study about one cluster; says so where that leaves some plans out.
 
     For what looks into one plan, or changes a running service in place: the plan runs there, and so does any that it
@@ -55,7 +63,7 @@ def in_place(study: Study, *, pools: bool = False, cluster: Cluster | None = Non
         pools: whether disaggregated plans stay in, where the study opens them; else one kind of replica alone.
         cluster: one of `cluster_choices`; None: the study's own, the baseline's.
     """
-    study, one = on_throughput(study), study.cluster if cluster is None else cluster
+    one = study.cluster if cluster is None else cluster
     said = []
     if opens_clusters(study):
         where = "the baseline's cluster" if one == study.cluster else f"{one.gpus} x {one.gpu.name}"

@@ -8,9 +8,9 @@ from math import ceil, floor, log10
 from typing import TYPE_CHECKING
 
 from autotune.scoring.best_knobs import score
-from autotune.scoring.limits import LOAD_SERVED, study_limits
-from autotune.scoring.plan_result import PlanResult
-from autotune.simulation.percentile_limits import percentile_limits
+from autotune.scoring.limits import LOAD_SERVED, SERVED_WITHIN, study_limits
+from autotune.scoring.plan_result import PERCENTILES, PlanResult
+from autotune.simulation.percentile_limits import bound_fields, percentile_limits
 from autotune.study import Objective, Study
 from autotune.study.clusters import on_cluster
 from autotune.study.sections import Constraints
@@ -36,6 +36,8 @@ MOST_BELOW = 1.0 / SLACK[-1]
 """Share of the rate that is taken by means down to which one is looked for that keeps the limits on percentiles too."""
 CLOSE = 1.02
 """Rates that are simulated are found as close as that."""
+USEFUL = 0.5
+"""Share of requests within the limits from which on a setting mends that none is: one of thousands would be no use."""
 MOST_TIMES = 4
 """The fewest GPUs are looked for up to so many times those that the weights alone fill."""
 
@@ -140,10 +142,22 @@ def _percentiles(study: Study, plan: PlanResult, slack: float) -> Wanted:
         value, asked = plan.breakdown.get("simulated", {}).get(limit.code, {}).get("value"), limit.limit
         if value is None:
             continue
-        if limit.latency and (bound := _rounded(value * slack, up=True)) > asked:
+        if limit.code == SERVED_WITHIN:
+            out = {**(_of_half(study, plan, slack) if value < asked else {}), **out}
+        elif limit.latency and (bound := _rounded(value * slack, up=True)) > asked:
             out[limit.key] = (limit.key.removesuffix("_ms") + "_s", bound, limit.factor)
         elif not limit.latency and 0.0 < (bound := _rounded(value / slack, up=False)) < asked:
             out[limit.code] = (limit.code, bound, limit.factor)
+    return out
+
+
+def _of_half(study: Study, plan: PlanResult, slack: float) -> Wanted:
+    """Bounds of single requests that half of those of a plan keep, where it serves none within them."""
+    out: Wanted = {}
+    for latency, field in bound_fields(study).items():
+        bound = _rounded(plan.breakdown[PERCENTILES][f"{latency}_p50_ms"] * slack, up=True)
+        if bound > 1e3 * getattr(study.constraints, field):
+            out[f"{field.removesuffix('_s')}_ms"] = (field, bound, 1e3)
     return out
 
 
@@ -244,7 +258,8 @@ def _feasible(study: Study, plan: PlanResult, simulated: Simulating) -> bool:
 
         if may_keep(study, found):
             found = best_once_simulated(study, found, simulated=simulated)
-    return found.feasible
+    within = found.breakdown.get("simulated", {}).get(SERVED_WITHIN)
+    return found.feasible and (within is None or within["value"] >= USEFUL)
 
 
 def _scored(study: Study, plan: PlanResult) -> PlanResult | None:

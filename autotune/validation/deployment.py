@@ -32,10 +32,9 @@ class Deployment:
 
 
 def engine_named(text: str) -> str | None:
-    """The engine that a tool's word is of: `dynamo-trt` is TensorRT-LLM's; None: of none that is known."""
+    """The engine that a tool's word is of, as `dynamo-sglang`; None: of none that is known."""
     word = text.lower()
-    other = "trtllm" if word.startswith("tensorrt") or "trt" in word else None
-    return next((name for name in ENGINES if name in word), other)
+    return next((e.name for e in ENGINES.values() if any(own in word for own in (e.name, *e.other_names))), None)
 
 
 def deployment(reported: Reported, study: Study, candidate: Candidate, pooled: PlanResult | None) -> Deployment:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from autotune.comparison.best import capacity_study, drawn_capacities
+from autotune.retuning import decide_window
 from autotune.retuning.decide_window import WeighedWindow, best_over
 from autotune.scoring.best_knobs import score_launches
 from autotune.scoring.value_and_gain import served_within_limits
 from autotune.study import Study, study_from_document
 from autotune.tuning import PlanResult
+from costmodel.plan.columns import Floats
 
 
 def traffic(isl: int, osl: int, rate_per_s: float) -> Study:
@@ -42,6 +46,19 @@ def served(study: Study, plan: PlanResult) -> float:
     )
     assert rates is not None
     return float(rates.mean())
+
+
+def test_of_launches_that_serve_alike_the_first_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is looked at in addition stands first; what serves a thousandth more cannot be told apart from it."""
+    also = score_launches(capacity_study(CHAT), [winner(0.0)])
+
+    def drawn(study: Study, plans: Sequence[PlanResult | None]) -> Floats:  # noqa: ARG001
+        return 30.0 + 0.01 * np.arange(len(plans))[:, None] * np.ones((1, 2))
+
+    monkeypatch.setattr(decide_window, "drawn_capacities", drawn)
+    found = best_over([WeighedWindow(study=CHAT, share=1.0)], also)
+    assert found is not None
+    assert found.launch == also[0].launch
 
 
 @lru_cache

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from autotune.comparison import best, compare, simulated_requests
+from autotune.comparison.compare_plans import on_traffic
 from autotune.report.comparison import comparison_document
 from autotune.report.comparison_text import comparison_report
 from autotune.scoring.plan_result import PlanResult
@@ -18,6 +19,7 @@ from autotune.study import Study
 from autotune.traffic.profile import profile_of_arrays
 from autotune.traffic.read import read_traffic
 from autotune.traffic.replayed import requests_of_log
+from autotune.tuning import tune
 from costmodel.simulation.requests import Requests
 from tests.tuning.brute import question
 
@@ -94,3 +96,23 @@ def test_a_proposed_plan_serves_the_log_once(monkeypatch: pytest.MonkeyPatch, lo
     assert len(served) == best.COUNTED + 1
     assert len(set(served)) == len(served)
     assert [one.requests for one in found.simulated] == [times.size, times.size]
+
+
+def test_of_plans_that_serve_all_the_best_is_the_first_that_keeps_the_percentiles() -> None:
+    """Capacities tell nothing apart that all serve: the plan that `tune` ranks first on the same log is taken."""
+    random = np.random.default_rng(3)
+    times = np.sort(random.uniform(0.0, 1800.0, 3600))
+    prompt, output = random.integers(500, 2500, times.size), random.integers(20, 90, times.size)
+    requests = Requests(arrival_s=times, prompt=prompt, cached=0 * prompt, output=output)
+    study = question(
+        "llama-3.1-8b",
+        4,
+        workload={"isl": 1500, "osl": 55, "request_rate_per_s": 2.0},
+        constraints={"ttft_p99_ms": 900, "itl_p99_ms": 60},
+    )
+    own = on_traffic(study, profile_of_arrays(times, prompt, output, start_s=0.0, end_s=1800.0))
+    own = replace(own, workload=replace(own.workload, recorded=requests))
+    found, first = best.best_plan(own), tune(own).ranked[0]
+    assert found is not None
+    assert found.plan == first.plan
+    assert found.feasible

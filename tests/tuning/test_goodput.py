@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from autotune.metrics import GOODPUT
-from autotune.report.answer import tune_report
-from autotune.scoring.limits import LOAD_SERVED, study_limits
+from autotune.planning.model_tables import replica_offers
+from autotune.report.answer import answer_report, tune_report
+from autotune.report.verdict import tune_verdict
+from autotune.scoring.limits import LOAD_SERVED, SERVED_WITHIN, study_limits
 from autotune.simulation.percentile_limits import percentile_limits
 from autotune.simulation.simulate_plan import simulate_plan, study_traffic
 from autotune.storage import open_store
@@ -95,6 +97,40 @@ def test_a_limit_on_single_requests_is_none_on_the_mean() -> None:
     first = tune(asked({"tpot_ms": 3.2})).ranked[0]
     assert first.breakdown["percentiles"]["tpot_mean_ms"] > 3.2
     assert 0.0 < first.metrics[GOODPUT] < 1.0
+
+
+def test_a_plan_without_a_request_within_the_limits_breaks_one() -> None:
+    """Goodput 0 is no plan's answer: it is a violation by name, never ranked, and surely no limit kept."""
+    study = asked({"tpot_ms": 3.2})
+    found = tune(study)
+    none = [plan for plan in found.infeasible if SERVED_WITHIN in plan.margins]
+    assert found.ranked
+    assert none
+    assert all(plan.metrics[GOODPUT] > 0.0 for plan in found.ranked)
+    for plan in none:
+        (broken,) = plan.violations
+        assert (broken.code, broken.value, plan.p_meets) == (SERVED_WITHIN, 0.0, 0.0)
+        assert plan.metrics[GOODPUT] == 0.0
+
+
+@pytest.mark.parametrize("load", [RATE, CLOSED])
+def test_where_no_request_is_within_the_limits_that_is_the_answer(load: dict[str, Any]) -> None:
+    """No plan is recommended, and limits are named with which one has about half of its requests within them."""
+    study = asked({"tpot_ms": 0.1, "ttft_p95_ms": 900.0}, load)
+    found = tune(study)
+    assert not found.ranked
+    assert answer_report(found, top=3).reason == "No plan serves a request within the limits."
+    (setting,) = tune_verdict(found, "it").settings
+    key, _, bound_ms = setting.partition("=")
+    assert key == "constraints.tpot_ms"
+    own = replace(study, constraints=replace(study.constraints, tpot_s=float(bound_ms) / 1e3))
+    assert max(plan.breakdown["simulated"][SERVED_WITHIN]["value"] for plan in tune(own).ranked) >= 0.5
+
+
+def test_plans_that_do_not_take_the_load_are_not_said_to_have_no_request_within_the_limits() -> None:
+    """They were not simulated: what is said is said of the others."""
+    found = tune(asked({"tpot_ms": 0.1}, {**RATE, "request_rate_per_s": 110.0}))
+    assert answer_report(found, top=3).reason == "No plan that takes the load serves a request within the limits."
 
 
 def test_a_front_and_commands_on_means_take_throughput() -> None:
@@ -197,3 +233,13 @@ gpus = [1, 2, 4]
     assert may_keep(study, short)
     assert with_percentiles(study, short, limits, traffic).feasible
     assert not may_keep(replace(study, workload=replace(study.workload, recorded=None)), short)
+
+
+def test_replicas_are_scaled_by_limits_on_means_under_goodput() -> None:
+    """One request within the limits is no capacity: what scales replicas asks for throughput in place of goodput."""
+    study = asked({"tpot_ms": 5.0})
+    by_throughput = replace(study, objective=question("llama-3.1-8b", 4).objective)
+    offers, same = (replica_offers(s, most_gpus=4) for s in (study, by_throughput))
+    assert [offer.capacities.each_per_s.tolist() for offer in offers] == [
+        offer.capacities.each_per_s.tolist() for offer in same
+    ]

@@ -67,7 +67,7 @@ def measure(value: float | None, unit: str) -> str:
 
 def asked(limit: float | None, unit: str) -> str:
     """A limit as somebody wrote it, without the unit but that of a share."""
-    return percent(limit) if unit in SHARES else number(limit, 6)
+    return percent(limit, 0 if limit is None or limit >= 0.01 else 2) if unit in SHARES else number(limit, 6)
 
 
 def short_unit(title: str, unit: str) -> str:
