@@ -17,7 +17,7 @@ from autotune.simulation.simulate_plan import PlanSimulation, simulate_plan, stu
 from autotune.study import Study, load_study
 from autotune.traffic.load import load_study as load_logged
 from autotune.tuning import PlanResult, tune
-from autotune.tuning.simulate_ranking import search_traffic
+from autotune.tuning.knob_choices import search_traffic
 from costmodel.simulation.requests import Requests, arrivals
 
 STUDIES = Path(__file__).parent.parent / "studies"

@@ -19,7 +19,8 @@ from autotune.scoring.value_and_gain import served_within_limits
 from autotune.simulation.percentile_limits import is_simulated
 from autotune.study import IntRange, Objective, Study, cluster_choices, in_place, opens_clusters
 from autotune.tuning import PlanResult, tune
-from autotune.tuning.simulate_ranking import simulate_ranking, worth_simulating
+from autotune.tuning.knob_choices import worth_simulating
+from autotune.tuning.simulate_ranking import simulate_ranking
 from costmodel.estimate.error_model import Latencies
 from costmodel.plan.columns import Floats, Ints
 

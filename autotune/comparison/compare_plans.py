@@ -31,7 +31,7 @@ from autotune.study import Study, on_throughput
 from autotune.traffic.profile import WorkloadProfile
 from autotune.traffic.workload import with_traffic
 from autotune.tuning import BaselineResult, PlanResult, score_named, score_plan
-from autotune.tuning.simulate_ranking import simulated_plans
+from autotune.tuning.knob_choices import simulated_plans
 from costmodel.estimate.result import MEMORY_KINDS
 from costmodel.plan.columns import Floats
 from costmodel.simulation.requests import Requests

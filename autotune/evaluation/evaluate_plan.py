@@ -30,7 +30,7 @@ from autotune.study import Study, cluster_of, on_one_cluster
 from autotune.text.numbers import number
 from autotune.tuning import BaselineResult, PlanResult, TuneResult, tune
 from autotune.tuning.answer_study import score_plan, with_fitting_baseline
-from autotune.tuning.simulate_ranking import simulated_plans
+from autotune.tuning.knob_choices import simulated_plans
 from costmodel.errors import InputError
 
 NOT_SIMULATED = ("limits on percentiles are not looked at: without KV room for a request nothing can be simulated",)

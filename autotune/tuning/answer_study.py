@@ -86,7 +86,8 @@ def tune(
     ranked, infeasible = rank(study, both)
     by_percentile: SimulatedRanking | None = None
     if simulated:
-        from autotune.tuning.simulate_ranking import simulate_ranking, worth_simulating
+        from autotune.tuning.knob_choices import worth_simulating
+        from autotune.tuning.simulate_ranking import simulate_ranking
 
         asked = worth_simulating(study, both)
         by_percentile = simulate_ranking(study, asked, keep=lambda plan: keep([plan]), progress=progress)
@@ -308,7 +309,7 @@ def _scored(
         resolution = replace(resolution, assumed=(*resolution.assumed, *said))
         result = None if result is None else replace(result, own_options=options)
     if simulated and result is not None and is_simulated(study):
-        from autotune.tuning.simulate_ranking import best_once_simulated
+        from autotune.tuning.knob_choices import best_once_simulated
 
         result = best_once_simulated(started_with(asked, options), result, like=like)
     return BaselineResult(text=given.plan, resolution=resolution, result=result)

@@ -19,10 +19,8 @@ from costmodel.arch import least_weight_bytes
 from costmodel.errors import InputError
 
 if TYPE_CHECKING:
-    from autotune.scoring.plan_result import Launch
-    from autotune.simulation.simulate_plan import PlanSimulation, Traffic
     from autotune.tuning.answer import TuneResult
-    from autotune.tuning.simulate_ranking import Simulating
+    from autotune.tuning.simulated_limits import Simulating
 
 SLACK = (1.0, 1.02, 1.05, 1.1, 1.2, 1.35, 1.6, 2.0, 3.0)
 """By how much more than its figure a limit is loosened: keeping one at its very edge is a coin toss."""
@@ -63,7 +61,9 @@ def find_remedy(result: TuneResult) -> Remedy:
 
     Where the nearest does not take the request rate, it is the highest rate that any plan takes within the limits.
     """
-    study, simulated = result.study, _simulated_once()
+    from autotune.tuning.simulated_limits import simulated_once  # most studies are not simulated
+
+    study, simulated = result.study, simulated_once()
     fitting = [p for p in result.infeasible if all(_may_give(v.code) for v in p.violations)]
     if fitting and _overloaded(study, fitting[0]) and (found := _most_carried(study, fitting, simulated)) is not None:
         return found
@@ -77,26 +77,11 @@ def find_remedy(result: TuneResult) -> Remedy:
     return Remedy(too_large=_too_large(study), fewest_gpus=fewest_gpus(study))
 
 
-def _simulated_once() -> Simulating:
-    """Simulates a plan as it is started once at a rate: of what is tried the limits differ, and rates, and no more."""
-    from autotune.simulation.simulate_plan import simulate_plan
-
-    known: dict[tuple[Launch, float | None, bool], PlanSimulation] = {}
-
-    def simulated(study: Study, plan: PlanResult, traffic: Traffic) -> PlanSimulation:
-        key = plan.launch, traffic.rate_per_s, traffic.sample is None
-        if key not in known:
-            known[key] = simulate_plan(study, plan, traffic)
-        return known[key]
-
-    return simulated
-
-
 def _figures_known(study: Study, plans: Sequence[PlanResult], simulated: Simulating) -> list[PlanResult]:
     """Plans with what they do of each limit: a plan that breaks one on means was not held against those on requests."""
     if not percentile_limits(study):
         return list(plans)
-    from autotune.tuning.simulate_ranking import simulated_plans
+    from autotune.tuning.knob_choices import simulated_plans
 
     return simulated_plans(study, plans, simulated=simulated)
 
@@ -254,7 +239,8 @@ def _feasible(study: Study, plan: PlanResult, simulated: Simulating) -> bool:
     if found is None:
         return False
     if percentile_limits(study):
-        from autotune.tuning.simulate_ranking import best_once_simulated, may_keep
+        from autotune.tuning.knob_choices import best_once_simulated
+        from autotune.tuning.simulated_limits import may_keep
 
         if may_keep(study, found):
             found = best_once_simulated(study, found, simulated=simulated)

@@ -13,7 +13,8 @@ from autotune.simulation.percentile_limits import percentile_limits
 from autotune.study import Study
 from autotune.study.field_types import IntRange
 from autotune.tuning import tune
-from autotune.tuning.simulate_ranking import search_traffic, with_percentiles
+from autotune.tuning.knob_choices import search_traffic
+from autotune.tuning.simulated_limits import with_percentiles
 from tests.properties.given import Given
 from tests.properties.pool_statements import POOL_STATEMENTS
 from tests.properties.statements import STATEMENTS

@@ -20,8 +20,9 @@ from autotune.storage import open_store
 from autotune.study import Study, in_place
 from autotune.traffic.load import load_study
 from autotune.tuning import PlanResult, Violation, tune
+from autotune.tuning.knob_choices import every_choice
 from autotune.tuning.pareto_front import front_study, study_goals
-from autotune.tuning.simulate_ranking import every_choice, may_keep, with_percentiles
+from autotune.tuning.simulated_limits import may_keep, with_percentiles
 from costmodel.errors import InputError
 from tests.tuning.brute import question
 

@@ -18,8 +18,10 @@ from autotune.simulation.simulate_plan import simulate_plan, study_traffic
 from autotune.study import Study
 from autotune.traffic.load import load_study
 from autotune.tuning import TuneResult, tune
+from autotune.tuning.knob_choices import worth_simulating
 from autotune.tuning.remedy import find_remedy
-from autotune.tuning.simulate_ranking import simulate_ranking, with_percentiles, worth_simulating
+from autotune.tuning.simulate_ranking import simulate_ranking
+from autotune.tuning.simulated_limits import with_percentiles
 from tests.tuning.brute import question
 
 BUSY = (1.2, 1.5, 1.8, 2.0, 2.6, 4.0)

@@ -17,7 +17,9 @@ from autotune.simulation.simulate_plan import Traffic, simulate_plan, study_traf
 from autotune.study import Study
 from autotune.tuning import TuneResult, tune
 from autotune.tuning.answer_study import score_plan
-from autotune.tuning.simulate_ranking import every_choice, simulate_ranking, with_percentiles
+from autotune.tuning.knob_choices import every_choice
+from autotune.tuning.simulate_ranking import simulate_ranking
+from autotune.tuning.simulated_limits import with_percentiles
 from costmodel.simulation.pools import PoolsModel
 from costmodel.simulation.simulate import ServerModel, Simulated
 from tests.tuning.brute import question

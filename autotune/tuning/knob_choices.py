@@ -1,0 +1,182 @@
+"""Dtypes and token budgets under limits on requests: which of those that a study leaves open is best is known once each
+is simulated, as far as it can be the best.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from heapq import heappop, heappush
+
+from autotune.metrics import GOODPUT
+from autotune.scoring.best_knobs import score_choices
+from autotune.scoring.plan_order import order, rank
+from autotune.scoring.plan_result import PERCENTILES, PlanResult
+from autotune.simulation.percentile_limits import PercentileLimit, is_simulated, percentile_limits
+from autotune.simulation.simulate_plan import Traffic, simulate_plan, study_traffic
+from autotune.study import Study
+from autotune.tuning.least_latencies import least_latencies, out_of_reach
+from autotune.tuning.simulated_limits import Simulating, may_keep, simulated_once, with_percentiles
+
+LONG_REQUESTS = 0.9
+"""Share of the leading plans whose requests take at most what a sample's windows are measured by."""
+
+MOST_SERVED = 1.3
+"""Times what the closed form says that a closed loop serves, at most: of 134 plans of three models and engines, with 16
+to 600 requests in flight, the simulated ones served 0.88 to 1.21 times that."""
+
+SETTLED_FRAC = 0.005
+"""Of what a plan stands for with some knobs: those that could bring no more than that beyond it are not tried."""
+
+UNKNOWN, EXPECTED, RANGED = range(3)
+"""What is known of a choice: the closed form alone, what is simulated as expected, and its likely range as well."""
+
+WANTED = 10
+"""Plans that are ranked under limits on percentiles, at least, where so many keep them."""
+
+
+def worth_simulating(study: Study, plans: Sequence[PlanResult]) -> list[PlanResult]:
+    """Plans that `may_keep` every limit, but for those surely out of reach; and those that were simulated before.
+
+    Of a plan of one kind each of its `every_choice` is one of them: which is best is known once they are simulated.
+    """
+    known = [plan for plan in plans if PERCENTILES in plan.breakdown]
+    new = [plan for plan in plans if PERCENTILES not in plan.breakdown and may_keep(study, plan)]
+    able = [plan for plan in every_choice(study, new) if may_keep(study, plan)]
+    beyond = out_of_reach(study, able)
+    return [*known, *(plan for plan in able if plan.key not in beyond)]
+
+
+def every_choice(study: Study, plans: Sequence[PlanResult]) -> list[PlanResult]:
+    """Plans, each of one kind followed by itself with other dtypes and token budgets, told apart by their keys.
+
+    The seats, budgets and front of two pools are those that are best by means.
+    """
+    single = [plan for plan in plans if plan.pools is None]
+    scored = zip(single, score_choices(study, [plan.candidate for plan in single]), strict=True)
+    others = {
+        plan.plan: [
+            other.apart()
+            for each in choices
+            if (other := replace(each, own_options=plan.own_options)).launch != plan.launch
+        ]
+        for plan, choices in scored
+    }
+    return [choice for plan in plans for choice in (plan, *others.get(plan.plan, ()))]
+
+
+def search_traffic(study: Study, plans: Sequence[PlanResult]) -> Traffic:
+    """What every plan of a search is simulated under: of a long log windows that stand for it."""
+    whole = study_traffic(study)
+    leading = sorted(plans, key=lambda p: (not p.feasible, _at_best(study, p, whole), p.plan))[:WANTED]
+    taken = sorted(plan.metrics["e2e_s"] for plan in leading)
+    return whole.sampled(taken[int(LONG_REQUESTS * (len(taken) - 1))] if taken else 0.0)
+
+
+def _at_best(study: Study, plan: PlanResult, traffic: Traffic, least: Mapping[str, float] | None = None) -> float:
+    """What sorts a plan before it is simulated: its place can only be behind it.
+
+    `least`: of `least_latencies`.
+    """
+    if least is not None:
+        plan = replace(plan, metrics={**plan.metrics, **least}, p_meets=1.0)
+    if study.objective.metric != GOODPUT:
+        return order(study, plan)
+    most_per_s = traffic.rate_per_s
+    if most_per_s is None:
+        most_per_s = MOST_SERVED * plan.metrics["requests_per_s"]
+    best = most_per_s / plan.metrics["gpus"]
+    return order(study, replace(plan, metrics={**plan.metrics, GOODPUT: best}))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choices:
+    """What may be simulated, in the order in which it is."""
+
+    study: Study
+    traffic: Traffic
+    of_plans: tuple[tuple[PlanResult, ...], ...]
+    """The choices for each plan. Plans, and the choices for each, are in the order of `at_best`."""
+    at_best: Mapping[str, float]
+    """What sorts each by its key: its place can only be behind it."""
+
+    @classmethod
+    def of(cls, study: Study, plans: Sequence[PlanResult], traffic: Traffic) -> Choices:
+        """Of plans that may be simulated under the traffic, several of which may be one plan with other knobs."""
+        least = least_latencies(study, plans)
+        at_best = {plan.key: _at_best(study, plan, traffic, least.get(plan.key)) for plan in plans}
+        found: dict[str, list[PlanResult]] = {}
+        for plan in sorted(plans, key=lambda p: (at_best[p.key], p.key)):
+            found.setdefault(plan.plan, []).append(plan)
+        return cls(study=study, traffic=traffic, of_plans=tuple(map(tuple, found.values())), at_best=at_best)
+
+    def best(
+        self, choices: Sequence[PlanResult], limits: Sequence[PercentileLimit], simulated: Simulating
+    ) -> PlanResult:
+        """The one of a plan's choices that stands first once they are simulated, or but for `SETTLED_FRAC`.
+
+        With its likely range drawn through the simulation a choice stands no better than as expected: it is drawn for
+        none that is behind as expected.
+        """
+        found, broken = dict[int, PlanResult](), list[PlanResult]()
+        waiting = [(self._short_of(self.at_best[choice.key]), UNKNOWN, n) for n, choice in enumerate(choices)]
+        while waiting:
+            _, known, n = heappop(waiting)
+            if known == RANGED:
+                return replace(found[n], variant="")
+            checked = with_percentiles(
+                self.study, choices[n], limits, self.traffic, simulated, with_range=known == EXPECTED
+            )
+            own, found[n] = order(self.study, checked), checked
+            if not checked.feasible:
+                broken.append(checked)
+            elif known == UNKNOWN:
+                heappush(waiting, (self._short_of(own), EXPECTED, n))
+            else:
+                heappush(waiting, (own, RANGED, n))
+        return replace(rank(self.study, broken)[1][0], variant="")
+
+    @staticmethod
+    def _short_of(bound: float) -> float:
+        """What a choice has to come to at best, lower being better, to be worth a simulation."""
+        return bound + SETTLED_FRAC * abs(bound)
+
+
+def best_once_simulated(
+    study: Study, plan: PlanResult, *, like: Sequence[PlanResult] = (), simulated: Simulating | None = None
+) -> PlanResult:
+    """A plan with those of the dtypes and token budgets that a study leaves open that are best once it is simulated.
+
+    Arguments as those of `simulated_plans`.
+    """
+    choices = [] if not is_simulated(study) or PERCENTILES in plan.breakdown else worth_simulating(study, [plan])
+    if len(choices) < 2:
+        return simulated_plans(study, [plan], like=like, simulated=simulated or simulate_plan)[0]
+    ordered = Choices.of(study, choices, search_traffic(study, like or [plan]))
+    return ordered.best(ordered.of_plans[0], percentile_limits(study), simulated or simulated_once())
+
+
+def simulated_plans(
+    study: Study,
+    plans: Sequence[PlanResult],
+    *,
+    like: Sequence[PlanResult] = (),
+    simulated: Simulating = simulate_plan,
+) -> list[PlanResult]:
+    """Plans held against what is simulated, where the study asks for that; those that were simulated as they are.
+
+    A plan whose KV cache does not hold a request stays as it is too: it breaks that limit, and serves nothing.
+
+    Args:
+        study: whose limits these are.
+        plans: that are held against them.
+        like: those by whose requests the windows of a long log are chosen; none: the plans themselves.
+        simulated: what simulates a plan.
+    """
+    if not is_simulated(study):
+        return list(plans)
+    limits, traffic = percentile_limits(study), search_traffic(study, like or plans)
+    return [
+        with_percentiles(study, p, limits, traffic, simulated) if p.has_room and PERCENTILES not in p.breakdown else p
+        for p in plans
+    ]
