@@ -62,7 +62,8 @@ def test_the_baseline_keeps_its_engine(tuned: dict[str, Any], tmp_path: Path) ->
 
 def test_a_better_plan_in_production_is_kept() -> None:
     """Where no plan that was searched is before it, the first sentence says keep, not ahead by less than nothing."""
-    better = ("--set", "baseline.plan=trtllm:R2/PP1/ATP8/ADP1/MTP2/EP4", "--no-storage")
+    plan = ("--set", "baseline.plan=trtllm:R2/PP1/ATP8/ADP1/MTP2/EP4", "--set", "baseline.kv_dtype=fp8")
+    better = (*plan, "--no-storage")
     code, out = run("tune", *better, "--top", "0", "--json")
     found = json.loads(out)
     assert code == 0

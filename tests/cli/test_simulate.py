@@ -65,6 +65,7 @@ def test_sessions_at_a_rate_are_those_of_a_study_of_it() -> None:
     """Caches drop what they have no room for, and in the sweep: what none ever drops was found at any rate."""
     sessions = "workload.sessions={turns=8,system_tokens=2000,pause_s=40}"
     shared = ["simulate", STUDY, "--plan", "R2/TP4", "--set", "cluster.gpus=8", "--set", sessions]
+    shared += ["--set", "constraints.tpot_ms="]
     lengths = ["--set", "workload.isl={min=100,max=900}", "--set", "workload.osl={min=100,max=500}", "--json"]
     few, option, setting = (
         json.loads(autotune(*shared, *lengths, *own).stdout)

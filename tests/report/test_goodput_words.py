@@ -40,6 +40,7 @@ def asked(load: dict[str, Any], **limits: float) -> Study:
         constraints=limits or {"ttft_ms": 60.0, "tpot_ms": 4.6},
         objective={"maximize": GOODPUT},
         baseline={"plan": "R2 TP2"},
+        search={"max_num_batched_tokens": [1024, 8192]},
     )
 
 

@@ -48,6 +48,8 @@ gpus = {gpus}
 gpu = "h100_sxm"
 [workload]
 traffic = "log.csv"
+[search]
+max_num_batched_tokens = [2048, 8192]
 [constraints]
 ttft_ms = 1000
 tpot_ms = 40
