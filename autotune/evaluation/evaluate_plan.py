@@ -130,6 +130,7 @@ def _evaluation(
         study=study,
         elsewhere=elsewhere,
         text=scored.text,
+        is_baseline=scored.is_baseline,
         result=result,
         tuned=tuned,
         passed=passed,

@@ -114,3 +114,26 @@ def test_other_dtypes_of_the_same_layout_are_a_switch() -> None:
     assert tune_verdict(tune(fp8), "TP1").headline == "Keep the plan in production, TP1."
     assert "Proceed" in evaluate(fp8).conclusion
     assert compare(fp8, scenarios=False).verdict.rule == "same_plan"
+
+
+def test_the_steps_that_follow_are_of_the_plan_that_was_judged() -> None:
+    """Its name alone stands for the best dtypes of the search: the plan in production is named `baseline` then."""
+    study = question(
+        "llama-3.1-8b",
+        1,
+        workload={"isl": 1000, "osl": 500, "concurrency": 16},
+        search={"weight_dtype": ["bf16", "fp8"], "max_num_batched_tokens": [8192]},
+        baseline={"plan": "tp1"},
+    )
+    own, named = evaluate(study), evaluate(study, "tp1")
+    assert own.result is not None
+    for found, name in ((own, "baseline"), (named, "TP1")):
+        steps = evaluation_document(found)["next"]
+        assert steps
+        assert all(f" {name} " in step for step in steps if "verify" not in step)
+    again = score_plan(study, "baseline").result
+    assert again is not None
+    assert again.launch == own.result.launch
+    assert score_plan(study, "TP1").result == named.result
+    sole = replace(study, search=replace(study.search, weight_dtype=("bf16",)))
+    assert all("baseline" not in step for step in evaluation_document(evaluate(sole))["next"])
