@@ -64,8 +64,9 @@ def tune_verdict(result: TuneResult, name: str) -> Verdict:
         return _baseline_breaks(result, called, base)
     now, then = (value_per_s(result.study, plan, base) for plan in (base, first))
     if first.plan == base.plan and not (settings and ratio_of(then, now) - 1.0 >= result.study.retune.min_gain_frac):
+        more = (f"With {settings} it would gain too little for a switch.",) if settings else ()
         text, said = f"{_lead(result)}Keep the plan in production, {name}.", f"It is first of {_plans(result)}."
-        return _say(result, "good", "Keep", text, said, *_knobs(first, base))
+        return _say(result, "good", "Keep", text, said, *more)
     return _against(result, called, base)
 
 
@@ -209,17 +210,6 @@ def remedy_lines(found: Remedy, name: str = "") -> tuple[str, ...]:
 
 def _plans(result: TuneResult) -> str:
     return f"{count(len(result.ranked), 'plan')} that {'keeps' if len(result.ranked) == 1 else 'keep'} every limit"
-
-
-def _knobs(first: PlanResult, base: PlanResult) -> tuple[str, ...]:
-    if first.knobs == base.knobs:
-        return ()
-    mine, theirs = first.knobs, base.knobs
-    text = (
-        f"With {mine.concurrency:,} requests in flight and chunks of {mine.max_num_batched_tokens:,} tokens; in "
-        f"production: {theirs.concurrency:,} and {theirs.max_num_batched_tokens:,}."
-    )
-    return (text,)
 
 
 def sampling_errors(result: TuneResult) -> str:
