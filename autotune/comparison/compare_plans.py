@@ -166,7 +166,7 @@ def _candidate(study: Study, asked: str | PlanResult, log: ServedLog | None) -> 
 def _simulated(
     study: Study, production: BaselineResult, proposed: BaselineResult | None
 ) -> tuple[BaselineResult, BaselineResult | None]:
-    """Both plans held against the study's limits on requests as well, under the same of them."""
+    """Both plans held against the study's limits on requests as well, where one was not when it was scored."""
     sides = [production, *([] if proposed is None else [proposed])]
     held = iter(simulated_plans(study, [side.result for side in sides if side.result is not None]))
     first, *others = [side if side.result is None else replace(side, result=next(held)) for side in sides]

@@ -8,7 +8,7 @@ from autotune.evaluation.values import Check
 from autotune.scoring.limits import JOINT_PROBABILITY, LOAD_SERVED, TITLES
 from autotune.scoring.objective import CLOSE_FRAC, Behind
 from autotune.scoring.overload import ENDLESS
-from autotune.scoring.pair_words import against
+from autotune.scoring.pair_words import against, other_settings
 from autotune.scoring.plan_name import full_name
 from autotune.scoring.reach import unmeasured
 from autotune.study import Study
@@ -48,7 +48,7 @@ def conclusion(
         return f"Do not proceed: the engine's rules forbid the plan ({rules}). {instead}"
     if failed:
         return f"Do not proceed: {'; '.join(_off(c) for c in failed)}. {instead}{_mind(failed, result, best)}"
-    if best is None or distance is None or distance.frac <= CLOSE_FRAC or best.plan == result.plan:
+    if best is None or distance is None or distance.frac <= CLOSE_FRAC or best.runs_as(result):
         what = "Measure before you proceed" if unmeasured(study, result) else "Proceed"
         return f"{what}: every limit is kept, and no plan is better by more than {CLOSE_FRAC:.0%}."
     return f"Every limit is kept, but another plan is better. {instead}"
@@ -77,7 +77,8 @@ def _instead(study: Study, result: PlanResult | None, best: PlanResult | None, c
     name = full_name(study, best)
     if result is None:
         return f"Instead: {name}, which keeps every limit with probability {probability(best.p_meets)}."
-    return f"Instead: {name}, which {against(study, best, result)}."
+    settings = other_settings(study, best, result)
+    return f"Instead: {name}{f' with {settings}' if settings else ''}, which {against(study, best, result)}."
 
 
 def _mind(failed: Sequence[Check], result: PlanResult, best: PlanResult | None) -> str:

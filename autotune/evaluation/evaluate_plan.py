@@ -130,6 +130,7 @@ def _evaluation(
         study=study,
         elsewhere=elsewhere,
         text=scored.text,
+        is_baseline=scored.is_baseline,
         result=result,
         tuned=tuned,
         passed=passed,
@@ -274,6 +275,6 @@ def _simulated_check(result: PlanResult, limit: PercentileLimit) -> Check:
 def _p_better(study: Study, result: PlanResult | None, best: PlanResult | None) -> float | None:
     if result is None or best is None:
         return None
-    if result.plan == best.plan:
+    if result.runs_as(best):
         return 0.5
     return confidence(study, [result], best)[result.plan].p_better_than_baseline

@@ -116,6 +116,8 @@ class Evaluation:
     """The full string of a plan on another cluster than the study file's; empty: it is on that."""
     text: str
     """The plan as it was named."""
+    is_baseline: bool
+    """Whether it is the study's baseline, with its knobs and dtypes, and not a plan that is named alike."""
     result: PlanResult | None
     """None: a rule of the engine forbids it."""
     tuned: TuneResult

@@ -111,9 +111,10 @@ def next_block(result: TuneResult, verdict: Verdict, refusal: Refusal) -> Block 
         lines = (command(study, "tune", settings=verdict.settings),) if verdict.settings else ()
         return Block(title="Next", lines=lines, tight=True) if lines else None
     best, baseline = result.ranked[0], result.baseline
-    if baseline is not None and baseline.result is not None and baseline.result.plan != best.plan:
+    keep, base = verdict.badge == "Keep", None if baseline is None else baseline.result
+    if base is not None and (base.plan != best.plan or not keep):
         steps = [command(study, "compare")]
-        if verdict.badge == "Keep":  # nothing new is launched
+        if keep:  # nothing new is launched
             return Block(title="Next", lines=tuple(steps), tight=True)
     else:
         steps = [command(study, "evaluate", "--plan", "best")]

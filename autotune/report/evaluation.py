@@ -13,6 +13,7 @@ from autotune.report.reach import idle_gpus, reach_of_one
 from autotune.report.study_words import called, command, launch_steps
 from autotune.scoring.gpu_time import gpu_s_per_request
 from autotune.scoring.overload import told, told_figures
+from autotune.scoring.pair_words import other_settings
 from autotune.scoring.plan_name import full_name
 from autotune.space import format_plan, short_plan
 from autotune.space.pool_plan import ROLES
@@ -60,7 +61,7 @@ def _plan(found: Evaluation) -> dict[str, Any]:
     out: dict[str, Any] = {
         "plan_text": found.text,
         "name": "" if result is None else full_name(study, result),
-        "command": command(study, "evaluate", "--plan", found.text).text,
+        "command": command(study, "evaluate", *([] if found.is_baseline else ["--plan", found.text])).text,
         "next": _next_steps(found),
         "never_measured": "" if result is None else reach_of_one(study, result),
         "leaves_idle": "" if result is None else idle_gpus(study, result),
@@ -117,8 +118,8 @@ def _next_steps(found: Evaluation) -> list[str]:
     study, result, best = found.study, found.result, found.best
     if result is None:
         return []
-    name, out = found.elsewhere or called(study, result), []
-    if best is not None and best.plan != result.plan:
+    name, out = found.elsewhere or called(study, result, is_baseline=found.is_baseline), []
+    if best is not None and (best.plan != result.plan or other_settings(study, best, result)):
         out.append(command(study, "compare", "--current", name, "--candidate", "best").text)
     if found.passed and not export_refusal(study, result):
         out += [line.text for line in launch_steps(study, result, "--plan", name)]

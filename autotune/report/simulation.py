@@ -140,7 +140,7 @@ def _reason(document: Mapping[str, Any]) -> str:
 def next_steps(study: Study, named: BaselineResult) -> list[str]:
     """What holds the plan back, and its launch files."""
     plan = named.result
-    name = named.text if plan is None else called(study, plan)
+    name = named.text if plan is None else called(study, plan, is_baseline=named.is_baseline)
     launch = () if plan is None or export_refusal(study, plan) else launch_steps(study, plan, "--plan", name)
     return [line.text for line in (command(study, "evaluate", "--plan", name), *launch)]
 

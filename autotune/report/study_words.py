@@ -13,7 +13,7 @@ from autotune.launch.export import usual_target
 from autotune.launch.service import loads_by_name
 from autotune.report.text_blocks import Block, Line
 from autotune.scoring.plan_name import plan_name
-from autotune.study import Baseline, Study, own_option_values
+from autotune.study import Baseline, Study, in_production, own_option_values
 from autotune.tuning import PlanResult
 
 
@@ -38,16 +38,25 @@ def asked(name: str, *words: str, settings: Sequence[str]) -> str:
     return shlex.join(["autotune", name, *words, *(word for text in last.values() for word in ("--set", text))])
 
 
-def called(study: Study, plan: PlanResult) -> str:
-    """What commands take a plan by: its name, or `baseline` where its engine is started with options of its own.
+def called(study: Study, plan: PlanResult, *, is_baseline: bool = False) -> str:
+    """What commands take a plan by: its name, or `baseline` where its engine is started with options of its own, or
+    where the study's baseline has knobs or dtypes that its name alone would leave to the search.
 
     Names leave replicas open that fill the study's own cluster: on other GPUs it is the full string.
     """
-    if plan.own_options is not None:
+    if plan.own_options is not None or (is_baseline and _has_settings(study)):
         return "baseline"
     if plan.pools is None and plan.layout.gpus != study.cluster.gpus:
         return plan.plan
     return plan_name(plan, dense=not study.arch.is_moe)
+
+
+def _has_settings(study: Study) -> bool:
+    """Whether the baseline's name says too little of it."""
+    told = study.baseline
+    return told is not None and (
+        told != Baseline(plan=told.plan, engine=told.engine) or in_production(study, told)[1] != ()
+    )
 
 
 def baseline_settings(told: Baseline) -> list[str]:

@@ -12,7 +12,7 @@ from autotune.report.vocabulary.titles import LIMITS, broken
 from autotune.report.vocabulary.words import count, percent
 from autotune.scoring.limits import JOINT_PROBABILITY, LOAD_SERVED, SERVED_WITHIN
 from autotune.scoring.objective import plan_figure
-from autotune.scoring.pair_words import against
+from autotune.scoring.pair_words import against, other_settings
 from autotune.scoring.reach import unmeasured
 from autotune.scoring.value_and_gain import hard_limits_kept, ratio_of, value_per_s
 from autotune.text.numbers import number, probability, within
@@ -58,12 +58,16 @@ def tune_verdict(result: TuneResult, name: str) -> Verdict:
         rules = "; ".join(v.message for v in baseline.resolution.violations)
         said = f"It is the best of {_plans(result)}; the plan in production cannot be launched: {rules}."
         return _towards(result, name, "Switch", said)
+    settings = other_settings(result.study, first, base)
+    called = f"{name} with {settings}" if settings else name
     if not base.feasible:
-        return _baseline_breaks(result, name, base)
-    if first.plan == base.plan:
+        return _baseline_breaks(result, called, base)
+    now, then = (value_per_s(result.study, plan, base) for plan in (base, first))
+    if first.plan == base.plan and not (settings and ratio_of(then, now) - 1.0 >= result.study.retune.min_gain_frac):
+        more = (f"With {settings} it would gain too little for a switch.",) if settings else ()
         text, said = f"{_lead(result)}Keep the plan in production, {name}.", f"It is first of {_plans(result)}."
-        return _say(result, "good", "Keep", text, said, *_knobs(first, base))
-    return _against(result, name, base)
+        return _say(result, "good", "Keep", text, said, *more)
+    return _against(result, called, base)
 
 
 def _say(result: TuneResult, kind: str, badge: str, text: str, *lines: str, place: str = "") -> Verdict:
@@ -117,11 +121,18 @@ def _against(result: TuneResult, name: str, base: PlanResult) -> Verdict:
     first = result.ranked[0]
     p = result.confidence[first.plan].p_better_than_baseline
     words = against(result.study, first, base)
-    rank = baseline_rank(result.baseline, result) if result.baseline is not None else None
+    alike = first.plan == base.plan
+    rank = baseline_rank(result.baseline, result) if result.baseline is not None and not alike else None
     if rank == 1:  # it is none of the ranked plans: of another engine, or outside of what was sampled
         text = f"Keep the plan in production: none of {_plans(result)} is before it."
         return _say(result, "good", "Keep", text, f"The first of them, {name}, {words}.")
-    place = "" if result.baseline is None else f"The plan in production is {baseline_place(result.baseline, result)}."
+    place = (
+        "The plan in production has its layout."
+        if alike
+        else ""
+        if result.baseline is None
+        else f"The plan in production is {baseline_place(result.baseline, result)}."
+    )
     least = result.study.retune.min_p_better
     sure = "" if p is None else f"better with probability {probability(p)}"
     now, then = (value_per_s(result.study, plan, base) for plan in (base, first))
@@ -199,17 +210,6 @@ def remedy_lines(found: Remedy, name: str = "") -> tuple[str, ...]:
 
 def _plans(result: TuneResult) -> str:
     return f"{count(len(result.ranked), 'plan')} that {'keeps' if len(result.ranked) == 1 else 'keep'} every limit"
-
-
-def _knobs(first: PlanResult, base: PlanResult) -> tuple[str, ...]:
-    if first.knobs == base.knobs:
-        return ()
-    mine, theirs = first.knobs, base.knobs
-    text = (
-        f"With {mine.concurrency:,} requests in flight and chunks of {mine.max_num_batched_tokens:,} tokens; in "
-        f"production: {theirs.concurrency:,} and {theirs.max_num_batched_tokens:,}."
-    )
-    return (text,)
 
 
 def sampling_errors(result: TuneResult) -> str:

@@ -10,6 +10,7 @@ from autotune.scoring.overload import overload_of
 from autotune.scoring.plan_result import PlanResult
 from autotune.study import Study
 from autotune.text.numbers import number, probability, within
+from costmodel.arch import checkpoint_dtype
 
 SAME_FRAC = 0.005
 """Differences below this are none."""
@@ -34,6 +35,28 @@ def against(study: Study, plan: PlanResult, other: PlanResult, *, chances: bool 
     if won and lost:
         return f"{_and(won)}, but {_and(lost)}"
     return _and(won or lost)
+
+
+def other_settings(study: Study, plan: PlanResult, reference: PlanResult) -> str:
+    """What tells a plan from another of the same layout, `weights in fp8 and chunks of 2,048 tokens`; empty: nothing
+    does, or they are two layouts. How many are in flight is said where no load says it.
+    """
+    if plan.plan != reference.plan:
+        return ""
+    mine, theirs, arch, work = plan.knobs, reference.knobs, study.arch, study.workload
+    own, other = ((k.weight_dtype or checkpoint_dtype(arch), k.kv_dtype or arch.kv_dtype) for k in (mine, theirs))
+    free = work.concurrency is None and work.request_rate_per_s is None
+    said = (
+        (own[0] != other[0], f"weights in {own[0]}"),
+        (own[1] != other[1], f"a KV cache in {own[1]}"),
+        (
+            mine.max_num_batched_tokens != theirs.max_num_batched_tokens,
+            f"chunks of {mine.max_num_batched_tokens:,} tokens",
+        ),
+        (free and mine.concurrency != theirs.concurrency, f"{mine.concurrency:,} requests in flight"),
+    )
+    *first, last = [words for differs, words in said if differs] or [""]
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def change_words(metric: Metric, share: float) -> str:

@@ -189,7 +189,7 @@ def _build(
     return out
 
 
-def violations(  # what a layout is asked about
+def violations(
     arch: Arch,
     engine: str,
     layout: Layout,

@@ -24,6 +24,8 @@ class BaselineResult:
     resolution: Resolution
     result: PlanResult | None
     """None where the engine's rules forbid it."""
+    is_baseline: bool = False
+    """Whether it is the study's baseline, with its knobs and dtypes, and not a plan that is named alike."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -157,7 +157,8 @@ def score_baseline(
         return None
     try:
         asked = replace(given, engine=given.engine or engine)
-        return _in_production(study, asked, path="$.baseline.plan", like=like, simulated=simulated)
+        found = _in_production(study, asked, path="$.baseline.plan", like=like, simulated=simulated)
+        return replace(found, is_baseline=True)
     except InputError as error:
         hint = "; `--set baseline=` asks without it"
         raise InputError(Problem(path=p.path, message=p.message + hint) for p in error.problems) from error

@@ -75,7 +75,6 @@ def with_percentiles(
     such a plan breaks it breaks; where it seems to keep all, the whole log is simulated. A plan that breaks a limit as
     expected is not simulated at both ends of its likely range, which cannot make it one that keeps all.
     """
-
     simulation = simulated(study, plan, traffic.for_plan(plan.metrics["e2e_s"]))
     forecast = simulation.in_proportion
     if all(limit.kept(limit.figure(forecast)) for limit in limits):

@@ -245,14 +245,15 @@ def _replicas(candidate: Candidate, pooled: PlanResult | None) -> tuple[int, int
 def _throughput(reported: Reported, gpus: float) -> tuple[float, float]:
     """Output and all tokens per second of what was driven."""
     if reported.duration_s > 0 and reported.completed > 0:
-        outputs = reported.completed * reported.osl / reported.duration_s
-        return outputs, outputs * (reported.isl + reported.osl) / reported.osl
+        per_s = reported.completed / reported.duration_s
+        return per_s * reported.osl, per_s * (reported.isl + reported.osl)
     each = gpus if reported.per_gpu else 1.0
     outputs = reported.output_tokens_per_s * each
     if not outputs > 0 and reported.requests_per_s > 0:
         outputs = reported.requests_per_s * reported.osl
     total = reported.total_tokens_per_s * each
-    return outputs, total if total > 0 else outputs * (reported.isl + reported.osl) / reported.osl
+    per_output = (reported.isl + reported.osl) / reported.osl if reported.osl > 0 else math.nan
+    return outputs, total if total > 0 else outputs * per_output
 
 
 def _run(  # noqa: PLR0913  # what was measured, of what, and what is wrong

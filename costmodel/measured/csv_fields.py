@@ -23,6 +23,8 @@ Measured = TypeVar("Measured")
 SERVER_COLUMNS = ("id", "gpu", "engine", "engine_version", "model", "precision", "gemm_dtype", "moe_dtype", "kv_dtype")
 """Columns of every kind of file that say which server ran."""
 LAYOUT_COLUMNS = ("pp", "attn_tp", "attn_dp", "moe_tp", "moe_ep")
+MOST_WHOLE = 10_000_000
+"""Of a degree, a count or a number of tokens: far more than there are of any, and few enough to be multiplied."""
 LENGTHS = ("", "fixed", "uniform")
 """How a row says that lengths are drawn; empty: it does not."""
 _DTYPE_NAMES = {"bfloat16": "bf16", "float16": "fp16", "w4a16_mxfp4": "mxfp4", "int4_wo": "int4"}
@@ -126,16 +128,18 @@ class Row:
         return None if not text else 0.0 if text.strip("0.") == "" else self.number(name)
 
     def whole(self, name: str, default: int | None = None) -> int:
-        """A positive whole number; 1, and a problem, where it is none."""
+        """A positive whole number of at most `MOST_WHOLE`; 1, and a problem, where it is none."""
         value = self.number(name, None if default is None else float(default))
-        if not value.is_integer():
-            self.problem(f"{name} must be a whole number, got {self.text(name)!r}")
-            return 1
-        return int(value)
+        if value.is_integer() and value <= MOST_WHOLE:
+            return int(value)
+        most = f" of at most {MOST_WHOLE:,}" if value.is_integer() else ""
+        self.problem(f"{name} must be a whole number{most}, got {self.text(name)!r}")
+        return 1
 
     def whole_setting(self, name: str) -> int | None:
         """A server's setting that is a whole number, where the file has it; 0 stands for off."""
-        return self.whole(name) if self.setting(name) else None if not self.text(name) else 0
+        text = self.text(name)
+        return None if not text else 0 if text.strip("0.") == "" else self.whole(name)
 
     def lengths(self) -> str:
         """One of `LENGTHS`; empty, and a problem, where it is none."""

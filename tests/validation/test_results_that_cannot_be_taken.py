@@ -199,6 +199,12 @@ def test_figures_that_contradict_each_other_are_refused(
         results(tmp_path, study, CLASSIC | changes)
 
 
+def test_a_result_without_output_tokens_lacks_them(study: Study, tmp_path: Path) -> None:
+    """What is missing is said, whatever else follows from it."""
+    with pytest.raises(InputError, match="must have output tokens"):
+        results(tmp_path, study, CLASSIC | {"total_output_tokens": 0})
+
+
 def test_everything_that_is_no_figure_is_told_at_once(study: Study, tmp_path: Path) -> None:
     """Negative numbers and texts are no measurements; a NaN and what a tool left out are let be."""
     bad = CLASSIC | {"mean_ttft_ms": -5.0, "median_ttft_ms": "301.0", "completed": True, "mean_tpot_ms": math.nan}

@@ -117,12 +117,20 @@ def test_a_file_without_a_measured_column_says_so(tmp_path: Path) -> None:
         (",1,4,120", ",1,2.7,120", "attn_tp must be a whole number, got '2.7'"),
         (",1,4,120", ",1,0.5,120", "attn_tp must be a whole number, got '0.5'"),
         (",1,4,120", ",1.5,4,120", "pp must be a whole number, got '1.5'"),
+        (",1,4,120", ",1,1e30,120", "attn_tp must be a whole number of at most 10,000,000, got '1e30'"),
     ],
 )
 def test_wrong_cells(tmp_path: Path, old: str, new: str, message: str) -> None:
     """No degree is rounded, and no unknown word is taken for nothing."""
     with pytest.raises(InputError, match=message):
         read_runs(_file(tmp_path, COLUMNS, ROW.replace(old, new)), traits_by_name())
+
+
+def test_a_wrong_setting_is_told_once(tmp_path: Path) -> None:
+    """One cell, one problem."""
+    with pytest.raises(InputError) as error:
+        read_runs(_file(tmp_path, f"{COLUMNS},max_num_batched_tokens", f"{ROW},many"), traits_by_name())
+    assert [p.message for p in error.value.problems] == ["max_num_batched_tokens must be a positive number, got 'many'"]
 
 
 def test_words_are_read_in_any_case(tmp_path: Path) -> None:
