@@ -55,7 +55,7 @@ def best_over(windows: Sequence[WeighedWindow], also: Sequence[PlanResult] = ())
     return plans[int(close_to_most(total)[0])] if plans else None
 
 
-def in_production(study: Study) -> Study:
+def on_own_cluster(study: Study) -> Study:
     """The study as re-tuning answers it: plans on the cluster that the baseline runs on."""
     return in_place(study, pools=True)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from autotune.comparison.compare_plans import compare, on_traffic
 from autotune.retuning.decide import SETTLED, SWITCH, PastSwitch, as_baseline
-from autotune.retuning.decide_window import in_production, judge
+from autotune.retuning.decide_window import judge, on_own_cluster
 from autotune.retuning.replay_steps import Player, overlaps
 from autotune.retuning.replay_trace import Trace, join
 from autotune.retuning.window import drift_of
@@ -168,7 +168,7 @@ def replay(  # noqa: PLR0913  # how a trace is cut and begun
     Raises:
         InputError: a log cannot be replayed, or the trace is shorter than two steps.
     """
-    study = in_production(study)
+    study = on_own_cluster(study)
     trace = join(study, logs, load_frac)
     player = Player(study, trace, step_s=step_s, window_s=window_s)
     first = _first(player, from_baseline=from_baseline)

@@ -14,7 +14,7 @@ from typing import Any
 
 from autotune.comparison import Comparison
 from autotune.retuning.decide import KEEP, REFUSE, SETTLED, SWITCH
-from autotune.retuning.decide_window import in_production, judge
+from autotune.retuning.decide_window import judge, on_own_cluster
 from autotune.retuning.entry import APPLIED, DECISION, SCHEMA, digest, iso, side_entry, switch_entry
 from autotune.retuning.launching import launch_difference
 from autotune.retuning.ledger import Entry, Ledger
@@ -85,7 +85,7 @@ def retune(  # noqa: PLR0913  # one for each thing that may be asked
         BusyError: at once, where another run holds the folder.
         InputError: traffic, study or state cannot be read.
     """
-    given, study = study, in_production(study)
+    given, study = study, on_own_cluster(study)
     clock_s = time.time() if clock_s is None else clock_s
     with locked(folder):
         ledger = ledger_in_step(study, folder, open_state(folder), current)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 
@@ -12,6 +13,9 @@ from autotune.scoring.objective import plan_figure
 from autotune.scoring.plan_result import PlanResult
 from autotune.study import Study, opens_clusters
 from costmodel.plan.columns import Floats
+
+NEVER_S = 10 * 365 * 86400.0
+"""What pays for itself no sooner does not: no plan is run for ten years."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +29,7 @@ class Gain:
     reference: float
     """What the current plan does in the horizon."""
     payback_s: float | None
-    """From the start of the change until the gain has paid for it; None: never."""
+    """From the start of the change until the gain has paid for it; None: not within `NEVER_S`."""
 
     @property
     def net_frac(self) -> float | None:
@@ -42,11 +46,12 @@ def gain_over(
     `D + loss / (v1 - v0)`.
     """
     rate = candidate_per_s - current_per_s
+    payback_s = duration_s + max(loss, 0.0) / rate if rate > 0.0 else inf
     return Gain(
         per_s=rate,
         net=rate * max(horizon_s - duration_s, 0.0) - loss,
         reference=current_per_s * horizon_s,
-        payback_s=duration_s + max(loss, 0.0) / rate if rate > 0.0 else None,
+        payback_s=payback_s if payback_s < NEVER_S else None,
     )
 
 
