@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from math import ceil, floor, log10
 from typing import TYPE_CHECKING
 
-from autotune.scoring.best_knobs import score, score_launches
+from autotune.scoring.best_knobs import score
 from autotune.scoring.limits import LOAD_SERVED, SERVED_WITHIN, study_limits
 from autotune.scoring.plan_result import PERCENTILES, PlanResult
 from autotune.simulation.percentile_limits import bound_fields, percentile_limits
@@ -234,23 +234,16 @@ def _rounded(value: float, *, up: bool) -> float:
 
 
 def _feasible(study: Study, plan: PlanResult, simulated: Simulating) -> bool:
-    """Whether the plan, its knobs chosen anew, keeps every limit of a study.
-
-    Under a log the settings are made of what its knobs do, which are kept: others would have to be simulated as well.
-    """
-    own = study.workload.recorded is not None and plan.pools is None
-    found = score_launches(study, [plan])[0] if own else _scored(study, plan)
+    """Whether the plan, its knobs chosen anew, keeps every limit of a study."""
+    found = _scored(study, plan)
     if found is None:
         return False
     if percentile_limits(study):
-        from autotune.tuning.knob_choices import best_once_simulated, simulated_plans
+        from autotune.tuning.knob_choices import best_once_simulated
         from autotune.tuning.simulated_limits import may_keep
 
         if may_keep(study, found):
-            if own:
-                (found,) = simulated_plans(study, [found], simulated=simulated)
-            else:
-                found = best_once_simulated(study, found, simulated=simulated)
+            found = best_once_simulated(study, found, simulated=simulated)
     within = found.breakdown.get("simulated", {}).get(SERVED_WITHIN)
     return found.feasible and (within is None or within["value"] >= USEFUL)
 
