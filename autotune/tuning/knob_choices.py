@@ -115,8 +115,8 @@ class Choices:
     ) -> PlanResult:
         """The one of a plan's choices that stands first once they are simulated, or but for `SETTLED_FRAC`.
 
-        With its likely range drawn through the simulation a choice seldom stands better than as expected (2 of 69 did, by
-        1 % at most), so that it is drawn for none that is behind as expected.
+        With its likely range drawn through the simulation a choice seldom stands better than as expected (2 of 69 did,
+        by 1 % at most), so that it is drawn for none that is behind as expected.
         """
         found, broken = dict[int, PlanResult](), list[PlanResult]()
         waiting = [(self._short_of(self.at_best[choice.key]), UNKNOWN, n) for n, choice in enumerate(choices)]
