@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from heapq import heappop, heappush
+from math import inf
 
 from autotune.metrics import GOODPUT
 from autotune.scoring.best_knobs import score_choices
@@ -15,7 +15,7 @@ from autotune.scoring.plan_result import PERCENTILES, PlanResult
 from autotune.simulation.percentile_limits import PercentileLimit, is_simulated, percentile_limits
 from autotune.simulation.simulate_plan import Traffic, simulate_plan, study_traffic
 from autotune.study import Study
-from autotune.tuning.least_latencies import least_latencies, out_of_reach
+from autotune.tuning.least_latencies import least_latencies, out_of_reach, p_at_best
 from autotune.tuning.simulated_limits import Simulating, may_keep, simulated_once, with_percentiles
 
 LONG_REQUESTS = 0.9
@@ -27,9 +27,6 @@ to 600 requests in flight, the simulated ones served 0.88 to 1.21 times that."""
 
 SETTLED_FRAC = 0.005
 """Of what a plan stands for with some knobs: those that could bring no more than that beyond it are not tried."""
-
-UNKNOWN, EXPECTED, RANGED = range(3)
-"""What is known of a choice: the closed form alone, what is simulated as expected, and its likely range as well."""
 
 WANTED = 10
 """Plans that are ranked under limits on percentiles, at least, where so many keep them."""
@@ -80,6 +77,8 @@ def _at_best(study: Study, plan: PlanResult, traffic: Traffic, least: Mapping[st
     """
     if least is not None:
         plan = replace(plan, metrics={**plan.metrics, **least}, p_meets=1.0)
+    elif study.workload.recorded is None:
+        plan = replace(plan, p_meets=p_at_best(study, plan))
     if study.objective.metric != GOODPUT:
         return order(study, plan)
     most_per_s = traffic.rate_per_s
@@ -99,6 +98,8 @@ class Choices:
     """The choices for each plan. Plans, and the choices for each, are in the order of `at_best`."""
     at_best: Mapping[str, float]
     """What sorts each by its key: its place can only be behind it."""
+    scored: Mapping[str, PlanResult]
+    """Each by its key, as the closed form has it."""
 
     @classmethod
     def of(cls, study: Study, plans: Sequence[PlanResult], traffic: Traffic) -> Choices:
@@ -108,38 +109,34 @@ class Choices:
         found: dict[str, list[PlanResult]] = {}
         for plan in sorted(plans, key=lambda p: (at_best[p.key], p.key)):
             found.setdefault(plan.plan, []).append(plan)
-        return cls(study=study, traffic=traffic, of_plans=tuple(map(tuple, found.values())), at_best=at_best)
+        of_plans, scored = tuple(map(tuple, found.values())), {plan.key: plan for plan in plans}
+        return cls(study=study, traffic=traffic, of_plans=of_plans, at_best=at_best, scored=scored)
 
     def best(
         self, choices: Sequence[PlanResult], limits: Sequence[PercentileLimit], simulated: Simulating
     ) -> PlanResult:
         """The one of a plan's choices that stands first once they are simulated, or but for `SETTLED_FRAC`.
 
-        With its likely range drawn through the simulation a choice seldom stands better than as expected (2 of 69 did,
-        by 1 % at most), so that it is drawn for none that is behind as expected.
+        As expected: the likely range, which `ranged` draws, leaves choices for one plan in their order.
         """
-        found, broken = dict[int, PlanResult](), list[PlanResult]()
-        waiting = [(self._short_of(self.at_best[choice.key]), UNKNOWN, n) for n, choice in enumerate(choices)]
-        while waiting:
-            _, known, n = heappop(waiting)
-            if known == RANGED:
-                return replace(found[n], variant="")
-            checked = with_percentiles(
-                self.study, choices[n], limits, self.traffic, simulated, with_range=known == EXPECTED
-            )
-            own, found[n] = order(self.study, checked), checked
-            if not checked.feasible:
-                broken.append(checked)
-            elif known == UNKNOWN:
-                heappush(waiting, (self._short_of(own), EXPECTED, n))
-            else:
-                heappush(waiting, (own, RANGED, n))
-        return replace(rank(self.study, broken)[1][0], variant="")
+        tried, best = list[PlanResult](), inf
+        for choice in choices:
+            bound = self.at_best[choice.key]
+            if bound + SETTLED_FRAC * abs(bound) >= best:
+                break
+            checked = with_percentiles(self.study, choice, limits, self.traffic, simulated, with_range=False)
+            tried.append(checked)
+            if checked.feasible:
+                best = min(best, order(self.study, checked))
+        kept, broken = rank(self.study, tried)
+        return (*kept, *broken)[0]
 
-    @staticmethod
-    def _short_of(bound: float) -> float:
-        """What a choice has to come to at best, lower being better, to be worth a simulation."""
-        return bound + SETTLED_FRAC * abs(bound)
+    def ranged(self, plan: PlanResult, limits: Sequence[PercentileLimit], simulated: Simulating) -> PlanResult:
+        """What `best` found with its likely range drawn through the simulation; what breaks a limit as it is."""
+        if not plan.feasible:
+            return replace(plan, variant="")
+        checked = with_percentiles(self.study, self.scored[plan.key], limits, self.traffic, simulated)
+        return replace(checked, variant="")
 
 
 def best_once_simulated(
@@ -152,8 +149,10 @@ def best_once_simulated(
     choices = [] if not is_simulated(study) or PERCENTILES in plan.breakdown else worth_simulating(study, [plan])
     if len(choices) < 2:
         return simulated_plans(study, [plan], like=like, simulated=simulated or simulate_plan)[0]
-    ordered = Choices.of(study, choices, search_traffic(study, like or [plan]))
-    return ordered.best(ordered.of_plans[0], percentile_limits(study), simulated or simulated_once())
+    ordered, limits = Choices.of(study, choices, search_traffic(study, like or [plan])), percentile_limits(study)
+    known = simulated or simulated_once()
+    best = ordered.best(ordered.of_plans[0], limits, known)
+    return ordered.ranged(best, limits, known)
 
 
 def simulated_plans(

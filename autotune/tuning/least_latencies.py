@@ -1,7 +1,9 @@
-"""What plans do at best under a log whose requests are simulated for their means: as if they came at one rate all day.
+"""What plans do at best once they are simulated, by the closed form.
 
-The closed form of a log is that of its fullest bin, and the rest of the log may be quiet: so it is no bound. Latencies
-grow the faster the more comes, so that over a log they are on average no less than at its mean rate.
+Most of the requests that are drawn seldom take less than they do on average. Under a log whose requests are simulated
+for their means they take what they do as if they came at one rate all day. The closed form of a log is that of its
+fullest bin, and the rest of the log may be quiet: so it is no bound. Latencies grow the faster the more comes, so that
+over a log they are on average no less than at its mean rate.
 """
 
 from __future__ import annotations
@@ -9,11 +11,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
+
+from autotune.metrics import METRICS
 from autotune.scoring.best_knobs import score_launches
+from autotune.scoring.limits import ATTAINMENT
 from autotune.scoring.plan_result import PlanResult
+from autotune.simulation.percentile_limits import percentile_limits
 from autotune.simulation.simulate_plan import study_traffic
 from autotune.study import Study, on_cluster
 from autotune.study.sections import REQUEST_LATENCIES
+from costmodel.estimate.normal import p_below
 
 SURELY = {"ttft_s": 0.85, "ttft_longest_s": 0.85, "tpot_s": 0.95, "e2e_s": 0.95}
 """Shares of the closed form's latencies at the mean rate that those over a log are taken to be no less than.
@@ -21,8 +29,33 @@ SURELY = {"ttft_s": 0.85, "ttft_longest_s": 0.85, "tpot_s": 0.95, "e2e_s": 0.95}
 Over five logs, from quiet to overfull in parts, the simulated ones of thirteen plans were 0.875 times the closed form's
 TTFT, 0.999 times its TPOT and 0.976 times its time of a request, at least.
 """
+MOST_FRAC, BY_MOST = 0.9, frozenset({"p90", "p95", "p99"})
+"""Share of requests that keep a limit only where their mean, but for `SURELY`, does; percentiles of that many."""
 SERVED = 0.95
 """Share of a log's mean rate that a plan serves in the closed form, at least, to be worth simulating."""
+
+
+def p_at_best(study: Study, plan: PlanResult) -> float:
+    """Probability that a plan keeps every limit under drawn requests, at most: what most of them keep their mean does
+    too, but for `SURELY`."""
+    metrics = plan.metrics
+
+    def p_kept(metric: str, bound_s: float) -> float:
+        mean_s, log_sd = SURELY[metric] * metrics[metric], metrics[METRICS[metric].log_sd]
+        return float(p_below(bound_s, np.array([mean_s]), np.array([log_sd]))[0])
+
+    return min([plan.p_meets, *(p_kept(f"{name}_s", bound_s) for name, bound_s in _bounds_of_most(study))])
+
+
+def _bounds_of_most(study: Study) -> list[tuple[str, float]]:
+    """The latencies that at least `MOST_FRAC` of requests are to keep, and their bounds in seconds."""
+    found: list[tuple[str, float | None]] = []
+    for limit in percentile_limits(study):
+        if limit.latency in REQUEST_LATENCIES and limit.statistic in BY_MOST:
+            found.append((limit.latency, limit.bound))
+        elif limit.code == ATTAINMENT and limit.bound >= MOST_FRAC:
+            found += zip(REQUEST_LATENCIES, limit.bounds_s, strict=True)
+    return [(name, bound_s) for name, bound_s in found if bound_s is not None]
 
 
 def least_latencies(study: Study, plans: Sequence[PlanResult]) -> dict[str, Mapping[str, float]]:

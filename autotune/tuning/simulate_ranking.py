@@ -10,15 +10,18 @@ left can be among them.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from math import inf
+from dataclasses import dataclass, field, replace
+from heapq import heapify, heappop, heappush
 
-from autotune.scoring.plan_order import order
+from autotune.scoring.plan_order import order, rank
 from autotune.scoring.plan_result import PERCENTILES, PlanResult
-from autotune.simulation.percentile_limits import percentile_limits
+from autotune.simulation.percentile_limits import PercentileLimit, percentile_limits
 from autotune.study import Study
 from autotune.tuning.knob_choices import WANTED, Choices, search_traffic
-from autotune.tuning.simulated_limits import simulated_once
+from autotune.tuning.simulated_limits import Simulating, simulated_once
+
+_RANGED, _EXPECTED, _UNKNOWN = range(3)
+"""How little is known of a plan: its likely range is, or only what is expected of it, or only the closed form."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,9 +29,10 @@ class SimulatedRanking:
     """A ranking under limits on percentiles."""
 
     ranked: tuple[PlanResult, ...]
-    """Those that keep every limit, best first: the best of all plans, at least as many as were wanted."""
+    """Those that keep every limit, best first: the best of all plans, as many as were wanted."""
     behind: tuple[PlanResult, ...]
-    """Those that keep every limit behind the last of `ranked`, best first: plans of `left` may come before them."""
+    """Those that keep every limit, of some as expected alone, and come behind the last of `ranked`, best first: plans
+    of `left` may come before them."""
     broken: tuple[PlanResult, ...]
     """Those that were simulated and break one."""
     simulated: int
@@ -46,37 +50,101 @@ def simulate_ranking(
     keep: Callable[[PlanResult], object] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> SimulatedRanking:
-    """The best of plans that `may_keep` every limit, at least `wanted`, best first, under what is simulated too.
+    """The best of plans that `may_keep` every limit, as many as are `wanted`, best first, under what is simulated too.
 
-    A plan that was simulated before is taken as it is; `keep` is called with every other as soon as it is simulated.
-    Of several choices for one plan the best stands for it.
+    A plan that was simulated before is taken as it is; `keep` is called with every other as soon as it is known to
+    break a limit, or its likely range is drawn. Of several choices for one plan the best stands for it.
     """
-    limits, traffic = percentile_limits(study), search_traffic(study, plans)
-    choices = Choices.of(study, plans, traffic)
-    kept: list[PlanResult] = []
-    broken: list[PlanResult] = []
-    left: list[PlanResult] = []
-    for number, (first, *others) in enumerate(choices.of_plans):
-        known = PERCENTILES in first.breakdown
-        if not known and len(kept) >= wanted and order(study, kept[wanted - 1]) <= choices.at_best[first.key]:
-            left.append(first)
-            continue
+    choices = Choices.of(study, plans, search_traffic(study, plans))
+    search = _Search.of(choices, wanted)
+    while search.waiting and (len(search.ranked) < wanted or search.known_next):
+        checked = search.step()
         if progress is not None:
-            progress(number, len(choices.of_plans))
-        checked = first
-        if not known:
-            checked = choices.best((first, *others), limits, simulated_once())
-            if keep is not None:
-                keep(checked)
-        (kept if checked.feasible else broken).append(checked)
-        kept.sort(key=lambda p: (order(study, p), p.plan))
-    first_left = choices.at_best[left[0].key] if left else inf
-    reached = sum(order(study, plan) <= first_left for plan in kept)
+            progress(len(choices.of_plans) - len(search.unknown), len(choices.of_plans))
+        if keep is not None and checked is not None:
+            keep(checked)
+    behind = [*search.ranged.values(), *(replace(plan, variant="") for plan in search.expected.values())]
+    sampled = choices.traffic.sample
     return SimulatedRanking(
-        ranked=tuple(kept[:reached]),
-        behind=tuple(kept[reached:]),
-        broken=tuple(broken),
-        simulated=len(kept) + len(broken),
-        left=tuple(replace(plan, variant="") for plan in left),
-        sampled="" if traffic.sample is None else traffic.sample.words(),
+        ranked=rank(study, search.ranked)[0],
+        behind=rank(study, behind)[0],
+        broken=tuple(search.broken),
+        simulated=len(search.ranked) + len(behind) + len(search.broken),
+        left=tuple(replace(first, variant="") for first, *_ in search.unknown.values()),
+        sampled="" if sampled is None else sampled.words(),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Search:
+    """Plans by what is known of them, from the closed form to the likely range of what is simulated, by their names.
+
+    A plan is looked at again when what it can at best reach is more than what any other can: it is simulated as
+    expected, then at both ends of its likely range, and then it has its place. So the range, which takes the longest,
+    is drawn for few that have none among the first.
+    """
+
+    choices: Choices
+    limits: Sequence[PercentileLimit]
+    most_held: int
+    """Simulations that are held for their range to be drawn; of those that are further behind they are done again."""
+    unknown: dict[str, Sequence[PlanResult]]
+    """The choices for each."""
+    ranged: dict[str, PlanResult]
+    broken: list[PlanResult]
+    waiting: list[tuple[float, int, str]]
+    """What sorts each of these plans at best, how little is known of it, and its name: a heap."""
+    expected: dict[str, PlanResult] = field(default_factory=dict)
+    held: dict[str, Simulating] = field(default_factory=dict)
+    ranked: list[PlanResult] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, choices: Choices, most_held: int) -> _Search:
+        """Of plans some of which may have been simulated before."""
+        known = [first for first, *_ in choices.of_plans if PERCENTILES in first.breakdown]
+        unknown: dict[str, Sequence[PlanResult]] = {
+            of_plan[0].plan: of_plan for of_plan in choices.of_plans if PERCENTILES not in of_plan[0].breakdown
+        }
+        ranged = {plan.plan: plan for plan in known if plan.feasible}
+        waiting = [(order(choices.study, plan), _RANGED, name) for name, plan in ranged.items()]
+        waiting += [(choices.at_best[first.key], _UNKNOWN, name) for name, (first, *_) in unknown.items()]
+        heapify(waiting)
+        return cls(
+            choices=choices,
+            limits=percentile_limits(choices.study),
+            most_held=most_held,
+            unknown=unknown,
+            ranged=ranged,
+            broken=[plan for plan in known if not plan.feasible],
+            waiting=waiting,
+        )
+
+    @property
+    def known_next(self) -> bool:
+        """Whether all is known of the plan that may be the next."""
+        return self.waiting[0][1] == _RANGED
+
+    def step(self) -> PlanResult | None:
+        """Learn more of the plan that may be the first; the plan, once all is known of it that will be."""
+        _, known, name = heappop(self.waiting)
+        if known == _RANGED:
+            self.ranked.append(self.ranged.pop(name))
+            return None
+        simulated = self.held.pop(name, None) or simulated_once()
+        if known == _UNKNOWN:
+            checked = self.choices.best(self.unknown.pop(name), self.limits, simulated)
+        else:
+            checked = self.choices.ranged(self.expected.pop(name), self.limits, simulated)
+        if not checked.feasible:
+            checked = replace(checked, variant="")
+            self.broken.append(checked)
+            return checked
+        known -= 1
+        heappush(self.waiting, (order(self.choices.study, checked), known, name))
+        if known == _RANGED:
+            self.ranged[name] = checked
+            return checked
+        self.expected[name], self.held[name] = checked, simulated
+        if len(self.held) > self.most_held:
+            self.held.pop(max(self.held, key=lambda each: order(self.choices.study, self.expected[each])))
+        return None

@@ -236,7 +236,7 @@ def test_what_had_to_be_simulated_is_ranked() -> None:
         constraints={"ttft_ms": 2000.0, "tpot_ms": 50.0},
         objective={"maximize": "goodput_requests_per_s_per_gpu"},
     )
-    checks, found = percentile_limits(study), simulate_ranking(study, by_means(study).ranked, wanted=1)
+    checks, found = percentile_limits(study), simulate_ranking(study, by_means(study).ranked)
     assert [limit.code for limit in checks] == ["served_within_limits"]
     assert (found.left, found.behind) == ((), ())
     assert len(found.ranked) == found.simulated > 1
