@@ -15,6 +15,7 @@ from autotune.scoring.plan_result import PERCENTILES, PlanResult
 from autotune.simulation.percentile_limits import PercentileLimit, is_simulated, percentile_limits
 from autotune.simulation.simulate_plan import Traffic, simulate_plan, study_traffic
 from autotune.study import Study
+from autotune.tuning.busiest_stretch import broken_in_stretch, busiest_stretch
 from autotune.tuning.least_latencies import least_latencies, out_of_reach, p_at_best
 from autotune.tuning.simulated_limits import Simulating, may_keep, simulated_once, with_percentiles
 
@@ -33,7 +34,7 @@ WANTED = 10
 
 
 def worth_simulating(study: Study, plans: Sequence[PlanResult]) -> list[PlanResult]:
-    """Plans that `may_keep` every limit, but for those surely out of reach; and those that were simulated before.
+    """Plans that `may_keep` every limit, with what those break that are out of reach; and those simulated before.
 
     Of a plan of one kind each of its `every_choice` is one of them: which is best is known once they are simulated.
     """
@@ -41,7 +42,7 @@ def worth_simulating(study: Study, plans: Sequence[PlanResult]) -> list[PlanResu
     new = [plan for plan in plans if PERCENTILES not in plan.breakdown and may_keep(study, plan)]
     able = [plan for plan in every_choice(study, new) if may_keep(study, plan)]
     beyond = out_of_reach(study, able)
-    return [*known, *(plan for plan in able if plan.key not in beyond)]
+    return [*known, *(beyond.get(plan.key, plan) for plan in able)]
 
 
 def every_choice(study: Study, plans: Sequence[PlanResult]) -> list[PlanResult]:
@@ -93,7 +94,10 @@ class Choices:
     """What may be simulated, in the order in which it is."""
 
     study: Study
+    limits: Sequence[PercentileLimit]
     traffic: Traffic
+    stretch: Traffic | None
+    """The part of a log that is simulated first; None: all of it is."""
     of_plans: tuple[tuple[PlanResult, ...], ...]
     """The choices for each plan. Plans, and the choices for each, are in the order of `at_best`."""
     at_best: Mapping[str, float]
@@ -104,39 +108,54 @@ class Choices:
     @classmethod
     def of(cls, study: Study, plans: Sequence[PlanResult], traffic: Traffic) -> Choices:
         """Of plans that may be simulated under the traffic, several of which may be one plan with other knobs."""
-        least = least_latencies(study, plans)
+        least = least_latencies(study, plans) if study.means_of_requests else {}
         at_best = {plan.key: _at_best(study, plan, traffic, least.get(plan.key)) for plan in plans}
         found: dict[str, list[PlanResult]] = {}
         for plan in sorted(plans, key=lambda p: (at_best[p.key], p.key)):
             found.setdefault(plan.plan, []).append(plan)
         of_plans, scored = tuple(map(tuple, found.values())), {plan.key: plan for plan in plans}
-        return cls(study=study, traffic=traffic, of_plans=of_plans, at_best=at_best, scored=scored)
+        limits = percentile_limits(study)
+        return cls(
+            study=study,
+            limits=limits,
+            traffic=traffic,
+            stretch=busiest_stretch(traffic, limits),
+            of_plans=of_plans,
+            at_best=at_best,
+            scored=scored,
+        )
 
-    def best(
-        self, choices: Sequence[PlanResult], limits: Sequence[PercentileLimit], simulated: Simulating
-    ) -> PlanResult:
+    def best(self, choices: Sequence[PlanResult], simulated: Simulating, *, whole: bool = True) -> PlanResult:
         """The one of a plan's choices that stands first once they are simulated, or but for `SETTLED_FRAC`.
 
-        As expected: the likely range, which `ranged` draws, leaves choices for one plan in their order.
+        As expected: the likely range, which `ranged` draws, leaves choices for one plan in their order. Unless the
+        `whole` log is asked for, of choices that break a limit by its busiest stretch nothing else is known.
         """
+        stretch = None if whole else self.stretch
         tried, best = list[PlanResult](), inf
         for choice in choices:
             bound = self.at_best[choice.key]
             if bound + SETTLED_FRAC * abs(bound) >= best:
                 break
-            checked = with_percentiles(self.study, choice, limits, self.traffic, simulated, with_range=False)
+            checked = None
+            if stretch is not None:
+                checked = broken_in_stretch(self.study, choice, self.limits, stretch, simulated)
+            if checked is None:
+                checked = self._simulated(choice, simulated, with_range=False)
             tried.append(checked)
             if checked.feasible:
                 best = min(best, order(self.study, checked))
         kept, broken = rank(self.study, tried)
         return (*kept, *broken)[0]
 
-    def ranged(self, plan: PlanResult, limits: Sequence[PercentileLimit], simulated: Simulating) -> PlanResult:
+    def _simulated(self, choice: PlanResult, simulated: Simulating, *, with_range: bool) -> PlanResult:
+        return with_percentiles(self.study, choice, self.limits, self.traffic, simulated, with_range=with_range)
+
+    def ranged(self, plan: PlanResult, simulated: Simulating) -> PlanResult:
         """What `best` found with its likely range drawn through the simulation; what breaks a limit as it is."""
         if not plan.feasible:
             return replace(plan, variant="")
-        checked = with_percentiles(self.study, self.scored[plan.key], limits, self.traffic, simulated)
-        return replace(checked, variant="")
+        return replace(self._simulated(self.scored[plan.key], simulated, with_range=True), variant="")
 
 
 def best_once_simulated(
@@ -146,13 +165,12 @@ def best_once_simulated(
 
     Arguments as those of `simulated_plans`.
     """
-    choices = [] if not is_simulated(study) or PERCENTILES in plan.breakdown else worth_simulating(study, [plan])
+    new = is_simulated(study) and PERCENTILES not in plan.breakdown
+    choices = [choice for choice in worth_simulating(study, [plan]) if may_keep(study, choice)] if new else []
     if len(choices) < 2:
         return simulated_plans(study, [plan], like=like, simulated=simulated or simulate_plan)[0]
-    ordered, limits = Choices.of(study, choices, search_traffic(study, like or [plan])), percentile_limits(study)
-    known = simulated or simulated_once()
-    best = ordered.best(ordered.of_plans[0], limits, known)
-    return ordered.ranged(best, limits, known)
+    ordered, known = Choices.of(study, choices, search_traffic(study, like or [plan])), simulated or simulated_once()
+    return ordered.ranged(ordered.best(ordered.of_plans[0], known), known)
 
 
 def simulated_plans(

@@ -15,13 +15,15 @@ import numpy as np
 
 from autotune.metrics import METRICS
 from autotune.scoring.best_knobs import score_launches
-from autotune.scoring.limits import ATTAINMENT
-from autotune.scoring.plan_result import PlanResult
-from autotune.simulation.percentile_limits import percentile_limits
+from autotune.scoring.limits import ATTAINMENT, LOAD_SERVED
+from autotune.scoring.plan_result import PlanResult, Violation
+from autotune.simulation.percentile_limits import mean_limits, percentile_limits
 from autotune.simulation.simulate_plan import study_traffic
 from autotune.study import Study, on_cluster
 from autotune.study.sections import REQUEST_LATENCIES
+from autotune.tuning.simulated_limits import broken_by
 from costmodel.estimate.normal import p_below
+from costmodel.simulation.forecast import Likely
 
 SURELY = {"ttft_s": 0.85, "ttft_longest_s": 0.85, "tpot_s": 0.95, "e2e_s": 0.95}
 """Shares of the closed form's latencies at the mean rate that those over a log are taken to be no less than.
@@ -59,13 +61,10 @@ def _bounds_of_most(study: Study) -> list[tuple[str, float]]:
 
 
 def least_latencies(study: Study, plans: Sequence[PlanResult]) -> dict[str, Mapping[str, float]]:
-    """Latencies that no simulation of a log is below, seconds by metric, of each plan by its key.
+    """Latencies that no simulation of a log is below on average, seconds by metric, of each plan by its key.
 
-    Of pools only what the decode pool takes is counted, and nothing of those on other types of GPU. Empty where means
-    are not of requests.
+    Of pools only what the decode pool takes is counted, and nothing of those on other types of GPU.
     """
-    if not study.means_of_requests:
-        return {}
     rate_per_s = study_traffic(study).rate_per_s
     level = replace(study, workload=replace(study.workload, request_rate_per_s=rate_per_s))
     alone = replace(study, workload=replace(study.workload, concurrency=1, request_rate_per_s=None))
@@ -96,17 +95,26 @@ def _of_decode_pools(alone: Study, plans: Sequence[PlanResult]) -> dict[str, Map
     return found
 
 
-def out_of_reach(study: Study, plans: Sequence[PlanResult]) -> set[str]:
-    """Keys of plans that need not be simulated: far too few requests are served, or a limit on means is broken at the
-    log's mean rate."""
+def out_of_reach(study: Study, plans: Sequence[PlanResult]) -> dict[str, PlanResult]:
+    """Plans that need not be simulated, by their keys, with what they break of a log's limits on means at best.
+
+    They serve far too few requests, or break such a limit at the log's mean rate.
+    """
     broken = [plan for plan in plans if not plan.feasible]
     if not study.means_of_requests or not broken:
-        return set()
-    bounds = {f"{name}_s": getattr(study.constraints, f"{name}_s") for name in REQUEST_LATENCIES}
+        return {}
     least, rate_per_s = least_latencies(study, broken), study_traffic(study).rate_per_s or 0.0
-    return {
-        plan.key
-        for plan in broken
-        if plan.metrics["requests_per_s"] < SERVED * rate_per_s
-        or any(bound is not None and least[plan.key][name] > bound for name, bound in bounds.items())
-    }
+    found = {}
+    for plan in broken:
+        means = [(x, Likely.of(least[plan.key][f"{x.latency}_s"])) for x in mean_limits(study)]
+        breaks = [violation for limit, figure in means if (violation := limit.violation(figure)) is not None]
+        served = plan.metrics["requests_per_s"]
+        if served < SERVED * rate_per_s:
+            breaks.append(
+                Violation(
+                    code=LOAD_SERVED, value=served, limit=rate_per_s, excess=rate_per_s - served, unit="requests/s"
+                )
+            )
+        if breaks:
+            found[plan.key] = broken_by(study, plan, breaks)
+    return found

@@ -15,10 +15,9 @@ from heapq import heapify, heappop, heappush
 
 from autotune.scoring.plan_order import order, rank
 from autotune.scoring.plan_result import PERCENTILES, PlanResult
-from autotune.simulation.percentile_limits import PercentileLimit, percentile_limits
 from autotune.study import Study
 from autotune.tuning.knob_choices import WANTED, Choices, search_traffic
-from autotune.tuning.simulated_limits import Simulating, simulated_once
+from autotune.tuning.simulated_limits import Simulating, may_keep, simulated_once
 
 _RANGED, _EXPECTED, _UNKNOWN = range(3)
 """How little is known of a plan: its likely range is, or only what is expected of it, or only the closed form."""
@@ -63,13 +62,20 @@ def simulate_ranking(
             progress(len(choices.of_plans) - len(search.unknown), len(choices.of_plans))
         if keep is not None and checked is not None:
             keep(checked)
+    while not search.ranked and (checked := search.nearest_known(wanted)) is not None:
+        if keep is not None:
+            keep(checked)
+    if keep is not None:
+        for plan in search.in_part.values():
+            keep(plan)
     behind = [*search.ranged.values(), *(replace(plan, variant="") for plan in search.expected.values())]
+    broken = [*search.broken, *search.in_part.values()]
     sampled = choices.traffic.sample
     return SimulatedRanking(
         ranked=rank(study, search.ranked)[0],
         behind=rank(study, behind)[0],
-        broken=tuple(search.broken),
-        simulated=len(search.ranked) + len(behind) + len(search.broken),
+        broken=tuple(broken),
+        simulated=len(search.ranked) + len(behind) + len(broken),
         left=tuple(replace(first, variant="") for first, *_ in search.unknown.values()),
         sampled="" if sampled is None else sampled.words(),
     )
@@ -85,13 +91,14 @@ class _Search:
     """
 
     choices: Choices
-    limits: Sequence[PercentileLimit]
     most_held: int
     """Simulations that are held for their range to be drawn; of those that are further behind they are done again."""
     unknown: dict[str, Sequence[PlanResult]]
     """The choices for each."""
     ranged: dict[str, PlanResult]
     broken: list[PlanResult]
+    in_part: dict[str, PlanResult]
+    """Those that are known to break a limit of a log before all of it is simulated."""
     waiting: list[tuple[float, int, str]]
     """What sorts each of these plans at best, how little is known of it, and its name: a heap."""
     expected: dict[str, PlanResult] = field(default_factory=dict)
@@ -101,21 +108,22 @@ class _Search:
     @classmethod
     def of(cls, choices: Choices, most_held: int) -> _Search:
         """Of plans some of which may have been simulated before."""
+        study = choices.study
         known = [first for first, *_ in choices.of_plans if PERCENTILES in first.breakdown]
-        unknown: dict[str, Sequence[PlanResult]] = {
-            of_plan[0].plan: of_plan for of_plan in choices.of_plans if PERCENTILES not in of_plan[0].breakdown
-        }
+        new = [of_plan for of_plan in choices.of_plans if PERCENTILES not in of_plan[0].breakdown]
+        able = [(of_plan[0], [choice for choice in of_plan if may_keep(study, choice)]) for of_plan in new]
+        unknown: dict[str, Sequence[PlanResult]] = {first.plan: left for first, left in able if left}
         ranged = {plan.plan: plan for plan in known if plan.feasible}
-        waiting = [(order(choices.study, plan), _RANGED, name) for name, plan in ranged.items()]
+        waiting = [(order(study, plan), _RANGED, name) for name, plan in ranged.items()]
         waiting += [(choices.at_best[first.key], _UNKNOWN, name) for name, (first, *_) in unknown.items()]
         heapify(waiting)
         return cls(
             choices=choices,
-            limits=percentile_limits(choices.study),
             most_held=most_held,
             unknown=unknown,
             ranged=ranged,
             broken=[plan for plan in known if not plan.feasible],
+            in_part={first.plan: replace(first, variant="") for first, left in able if not left},
             waiting=waiting,
         )
 
@@ -132,13 +140,11 @@ class _Search:
             return None
         simulated = self.held.pop(name, None) or simulated_once()
         if known == _UNKNOWN:
-            checked = self.choices.best(self.unknown.pop(name), self.limits, simulated)
+            checked = self.choices.best(self.unknown.pop(name), simulated, whole=False)
         else:
-            checked = self.choices.ranged(self.expected.pop(name), self.limits, simulated)
+            checked = self.choices.ranged(self.expected.pop(name), simulated)
         if not checked.feasible:
-            checked = replace(checked, variant="")
-            self.broken.append(checked)
-            return checked
+            return self._breaks(replace(checked, variant=""))
         known -= 1
         heappush(self.waiting, (order(self.choices.study, checked), known, name))
         if known == _RANGED:
@@ -148,3 +154,22 @@ class _Search:
         if len(self.held) > self.most_held:
             self.held.pop(max(self.held, key=lambda each: order(self.choices.study, self.expected[each])))
         return None
+
+    def nearest_known(self, wanted: int) -> PlanResult | None:
+        """The nearest plan of which not all of a log was simulated, with all of it; None: there is none among the
+        `wanted` nearest."""
+        study = self.choices.study
+        nearest = rank(study, [*self.broken, *self.in_part.values()])[1][:wanted]
+        name = next((plan.plan for plan in nearest if plan.plan in self.in_part), None)
+        if name is None:
+            return None
+        del self.in_part[name]
+        of_plan = next(each for each in self.choices.of_plans if each[0].plan == name)
+        return self._breaks(replace(self.choices.best(of_plan, simulated_once()), variant=""))
+
+    def _breaks(self, plan: PlanResult) -> PlanResult | None:
+        if PERCENTILES not in plan.breakdown:
+            self.in_part[plan.plan] = plan
+            return None
+        self.broken.append(plan)
+        return plan

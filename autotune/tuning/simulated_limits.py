@@ -22,7 +22,7 @@ from autotune.study.sections import REQUEST_LATENCIES
 from costmodel.simulation.forecast import Forecast, Likely
 
 
-def _decided(study: Study) -> frozenset[str]:
+def decided_by_simulation(study: Study) -> frozenset[str]:
     """Limits that the closed form may break, and a simulation decides.
 
     Under a log a plan may fall short of the log's fullest bin: how that ends for its requests is what is simulated, and
@@ -35,8 +35,19 @@ def _decided(study: Study) -> frozenset[str]:
 
 
 def may_keep(study: Study, plan: PlanResult) -> bool:
-    """Whether a plan is worth simulating: it keeps every limit that no simulation decides (`_decided`)."""
-    return all(v.code in _decided(study) for v in plan.violations)
+    """Whether a plan is worth simulating: it keeps every limit that no simulation decides (`decided_by_simulation`)."""
+    return all(v.code in decided_by_simulation(study) for v in plan.violations)
+
+
+def broken_by(study: Study, plan: PlanResult, broken: Sequence[Violation]) -> PlanResult:
+    """A plan that is known to break limits before all of its traffic is simulated.
+
+    `broken` takes the place of what the closed form says of those that a simulation decides.
+    """
+    decided = decided_by_simulation(study)
+    margins = {code: excess for code, excess in plan.margins.items() if code not in decided}
+    violations = [v for v in plan.violations if v.code not in decided]
+    return replace(plan, feasible=False, violations=worst_first([*violations, *broken]), margins=margins)
 
 
 class Simulating(Protocol):
@@ -84,12 +95,13 @@ def with_percentiles(
             )
         forecast = simulation.forecast if with_range else forecast
     figures = {limit.code: limit.figure(forecast) for limit in limits}
-    decided = _decided(study)
+    decided = decided_by_simulation(study)
     margins = {
         c: excess for c, excess in plan.margins.items() if c not in decided or (c == LOAD_SERVED and excess <= 0)
     }
     margins |= {limit.code: limit.excess(figures[limit.code]) for limit in limits}
-    violations = [v for v in plan.violations if v.code not in decided and v.code != JOINT_PROBABILITY]
+    anew = {*decided, JOINT_PROBABILITY, *figures}
+    violations = [v for v in plan.violations if v.code not in anew]
     violations += [found for limit in limits if (found := limit.violation(figures[limit.code])) is not None]
     if study.means_of_requests and (short := _short(traffic, simulation)) is not None:
         violations.append(short)

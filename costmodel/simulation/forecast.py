@@ -43,6 +43,11 @@ class Likely:
     """Of the range's half widths, as logarithms, what first tokens are off by for themselves; the rest of it, as the
     root of its square, is the steps' pace."""
 
+    @classmethod
+    def of(cls, value: float) -> Likely:
+        """A figure without an error."""
+        return cls(value=value, low=value, high=value)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepErrors:

@@ -203,3 +203,29 @@ def _laid_out(
         of_requests=len(requests),
         warm_up_s=warm_up_s,
     )
+
+
+def busiest_window(requests: Requests, count: int) -> SampledWindows:
+    """The `count` requests of a log, one behind the other, that bring the most work in the time in which they come.
+
+    They are alone, with nothing before and behind them.
+    """
+    times = requests.arrival_s
+    work = np.concatenate(([0.0], np.cumsum(requests.prompt - requests.cached + OUTPUT_WORK * requests.output)))
+    first = np.arange(len(requests) - count + 1)
+    took_s = times[first + count - 1] - times[first]
+    begin = int(((work[first + count] - work[first]) / np.maximum(took_s, 1e-9)).argmax())
+    place = np.arange(begin, begin + count)
+    one = np.ones(1)
+    return SampledWindows(
+        requests=requests.take(place),
+        place=place,
+        window=np.zeros(count, dtype=np.int64),
+        begin_s=times[place[:1]],
+        end_s=times[place[-1:]],
+        stratum=np.zeros(1, dtype=np.int64),
+        weight=one,
+        left_frac=one - count / len(requests),
+        of_requests=len(requests),
+        warm_up_s=0.0,
+    )
