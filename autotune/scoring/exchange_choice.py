@@ -48,7 +48,7 @@ def with_backend(
     asked = replace(batch, backend=backend)
     fits = asked.memory(one_each, **bounds).kv_fits_longest >= 1.0
     full = budgets * batch.layout.attn_dp
-    for exchange in asked.machine().exchanges.values():
+    for exchange in asked.machine.exchanges.values():
         fits = fits & exchange.routing_pays(full)
     fits = np.where(fits | (backend.bytes_per_token == 0.0), 1.0, 0.0)
     sends = backend.bytes_per_token * fits > 0.0

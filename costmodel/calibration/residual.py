@@ -53,6 +53,8 @@ BORROWED_SD = {"tpot": 0.15, "ttft": 0.2}
 """Assumed further standard deviation where a generation or an engine borrows another's efficiencies: nothing measured
 them."""
 TRIANGLE = [(i, j) for i in range(len(FEATURES)) for j in range(i + 1)]
+_TIMES_IN_SQUARE = np.array([1.0 if i == j else 2.0 for i, j in TRIANGLE])
+"""Each entry of a lower triangle stands in its symmetric matrix so often."""
 
 
 def arch_key(arch: Arch) -> str:
@@ -114,10 +116,9 @@ def _times(rows: Floats, phi: Floats) -> Floats:
 
     Summed feature by feature, so that a plan gets the same to the last digit alone and among others.
     """
-    out = rows[:, 0] * phi[0]
-    for i in range(1, phi.shape[0]):
-        out = out + rows[:, i] * phi[i]
-    return np.asarray(out)
+    products = np.multiply(rows.T, phi, order="C")
+    # numpy adds whole rows one after the other, but the numbers of a single column in pairs
+    return np.add.accumulate(products)[-1] if products.shape[1] == 1 else np.add.reduce(products)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,10 +141,10 @@ class TargetResidual(Columns):
     def shared_variance(self, phi: Floats) -> Floats:
         """Variance that plans of one cell have in common."""
         out: Floats = np.zeros(1)
+        square = self.covariance * _TIMES_IN_SQUARE
         for i in range(len(FEATURES)):
             first = i * (i + 1) // 2
-            row = self.covariance[:, first : first + i + 1] * np.where(np.arange(i + 1) < i, 2.0, 1.0)
-            out = out + _times(row, phi[: i + 1]) * phi[i]
+            out = out + _times(square[:, first : first + i + 1], phi[: i + 1]) * phi[i]
         return np.maximum(out, 0.0)
 
     def own_variance(self, phi: Floats) -> Floats:

@@ -147,7 +147,7 @@ def _settled(
         context=load.isl + load.osl / 2.0,
     )
     plant = Plant(
-        machine=batch.machine(),
+        machine=batch.machine,
         stages=batch.stages,
         engine=batch.columns.engine,
         load=replace(load, open_loop=np.ones(1)),
@@ -191,6 +191,6 @@ def _longest_s(batch: PlanBatch, mix: StepMix, local: LocalPrompts, longer: Floa
         ranks=np.ones(1),
     )
     work = joint_work(prompt, mix.decode.work, beside=np.ones(1))
-    step = step_pass(batch.machine(), batch.stages, batch.columns.engine, work)
+    step = step_pass(batch.machine, batch.stages, batch.columns.engine, work)
     drafting = mix.base_through_s - mix.decode.through_s
     return step.pipelined_s(chunks) * longer + chunks * drafting

@@ -79,6 +79,7 @@ class Pool:
         return plan_memory(
             arch=batch.arch,
             layout=batch.layout,
+            matrices=batch.matrices,
             precision=batch.precision,
             cluster=batch.columns.cluster,
             stages=batch.stages,
@@ -241,7 +242,7 @@ class DecodePool(Pool):
         slots = np.minimum(layout.pp, running)
         batch_size = np.maximum(running / (slots * layout.attn_dp), 1.0 / layout.attn_dp)
         work = decode_work(batch_size, load.isl + load.osl / 2.0, load.step_tokens)
-        step = step_pass(batch.machine(), batch.stages, batch.columns.engine, work)
+        step = step_pass(batch.machine, batch.stages, batch.columns.engine, work)
         factor = self.factors.decode(batch, running / layout.attn_dp)
         outputs = np.maximum(load.osl - 1.0, 1.0)
         own = self._steps(step, slots, running, factor, idle=layout.replicas * wanted / decoding)
@@ -310,7 +311,7 @@ def prefill_pool(  # noqa: PLR0913  # what a pool is asked
 
     `calibration` stands in for the shipped one.
     """
-    machine, engine = batch.machine(), batch.columns.engine
+    machine, engine = batch.machine, batch.columns.engine
     new = np.maximum(load.isl * (1.0 - load.prefix_hit_frac), 1.0)
     cached, chunks = load.isl - new, np.ceil(new / load.batched_tokens)
     packed = np.maximum(np.minimum(np.floor(load.batched_tokens * chunks / new), load.max_num_seqs), 1.0)

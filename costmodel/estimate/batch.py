@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from costmodel.hardware import Cluster
 from costmodel.plan.columns import ArchColumns, Floats, Ints, LayoutColumns
 from costmodel.plan.exchange_backend import ANY_BACKEND, ExchangeBackend
 from costmodel.plan.layout import Layout
-from costmodel.plan.matrices import rank_matrices
+from costmodel.plan.matrices import RankMatrix, rank_matrices
 from costmodel.plan.placement import Placement
 from costmodel.plan.precision import PrecisionColumns
 from costmodel.plan.stages import StageTable
@@ -59,7 +60,7 @@ class PlanEntry:
     """Version of the engine; None or one that was not measured: the engine's typical behaviour."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class PlanBatch:
     """Plans, prepared for evaluation under any load."""
 
@@ -145,6 +146,12 @@ class PlanBatch:
             residual=None if self.residual is None else gather(self.residual),
         )
 
+    @cached_property
+    def matrices(self) -> tuple[RankMatrix, ...]:
+        """What the ranks of these plans hold."""
+        return rank_matrices(self.arch, self.layout)
+
+    @cached_property
     def machine(self) -> Machine:
         """What every step of these plans runs on."""
         return Machine(
@@ -154,14 +161,14 @@ class PlanBatch:
             placement=self.placement,
             links=self.columns.links,
             rates=self.columns.rates,
-            matrices=rank_matrices(self.arch, self.layout),
+            matrices=self.matrices,
             popularity_cv2=self.popularity_cv2,
             backend=self.backend,
         )
 
     def step(self, work: StepWork, *, record: bool = False) -> StepTime:
         """Seconds of one step by operator group, from the formulas alone; `record` keeps its operators."""
-        return step_time(self.machine(), work, record=record)
+        return step_time(self.machine, work, record=record)
 
     def steady(self, load: Load, *, longest_prompt: Floats, memory_fraction: Floats) -> SteadyState:
         """What the plans settle into under `load`, from the formulas alone; arguments as `evaluate`'s."""
@@ -169,7 +176,7 @@ class PlanBatch:
 
     def lone_prompt(self, load: Load) -> tuple[Pass, Floats]:
         """One of the passes of a prompt of mean length with nothing beside it, and how many there are."""
-        return lone_prompt(self.machine(), self.stages, self.columns.engine, load, load.isl)
+        return lone_prompt(self.machine, self.stages, self.columns.engine, load, load.isl)
 
     def memory(self, load: Load, *, longest_prompt: Floats, memory_fraction: Floats) -> Memory:
         """Memory of the fullest GPU under `load`; arguments as `evaluate`'s."""
@@ -277,6 +284,7 @@ def _memory(batch: PlanBatch, load: Load, longest_prompt: Floats, memory_fractio
     return plan_memory(
         arch=batch.arch,
         layout=batch.layout,
+        matrices=batch.matrices,
         precision=batch.precision,
         cluster=batch.columns.cluster,
         stages=batch.stages,
@@ -293,7 +301,7 @@ def _memory(batch: PlanBatch, load: Load, longest_prompt: Floats, memory_fractio
 def _solve(batch: PlanBatch, load: Load, longest_prompt: Floats, memory_fraction: Floats) -> tuple[Memory, SteadyState]:
     memory = _memory(batch, load, longest_prompt, memory_fraction)
     state = steady_state(
-        batch.machine(),
+        batch.machine,
         batch.stages,
         batch.columns.engine,
         load,

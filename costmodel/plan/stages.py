@@ -136,10 +136,14 @@ class StageTable:
 
     def worst(self, per_layer: dict[str, Floats]) -> Floats:
         """Largest sum over a plan's stages of `per_layer[kind]` (seconds or bytes), shape `(num_plans,)`."""
+        if len(self.candidates) == 1:
+            return over_layers(self.candidates[0], per_layer)
         return np.maximum.reduce([over_layers(layers, per_layer) for layers in self.candidates])
 
     def worst_stage(self, per_layer: dict[str, Floats]) -> dict[str, Floats]:
         """Layers of each kind on the stage with the largest sum, for `over_layers`."""
+        if len(self.candidates) == 1:
+            return self.candidates[0]
         totals = [over_layers(layers, per_layer) for layers in self.candidates]
         worst = np.argmax(np.stack(np.broadcast_arrays(*totals)), axis=0)
         return {kind: np.choose(worst, [layers[kind] for layers in self.candidates]) for kind in self.candidates[0]}

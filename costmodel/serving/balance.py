@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from costmodel.plan.columns import Floats
+from costmodel.plan.columns import Bools, Floats
 
 BISECTIONS = 14
 """Halvings of the interval between no sequence and all of them; a secant through its ends follows."""
@@ -39,12 +39,12 @@ def balance(running: Floats, residence: Residence) -> tuple[Floats, Floats]:
     that of Pollaczek and Khinchine for a server of `service_s`; what is more than `most_decoding` waits, whatever its
     length.
     """
-    r = residence
+    r, budget = residence, _budget(residence)
     half_queue_s = 0.5 * r.queue_weight * r.service_s
 
     def excess(d: Floats) -> Floats:
         stays = r.undisturbed_s + r.per_decoding_s * d
-        use = prefill_use(d, r)
+        use = _use(d, r, stays, budget)
         return d * (r.before_decode_s + half_queue_s * use / (1.0 - use)) - (running - d) * stays
 
     low = np.zeros_like(running + r.before_decode_s + r.undisturbed_s)
@@ -62,12 +62,20 @@ def balance(running: Floats, residence: Residence) -> tuple[Floats, Floats]:
 
 def prefill_use(decoding: Floats, residence: Residence) -> Floats:
     """Share of what prefill can do that is asked of it while so many decode, at most `MOST_UTILISED`."""
-    r = residence
-    use = decoding / r.most_decoding
-    budget = np.isfinite(r.most_decoding)
-    if not budget.all():
-        stays = r.undisturbed_s + r.per_decoding_s * decoding
-        use = np.where(budget, use, decoding / stays * r.service_s)
+    stays = residence.undisturbed_s + residence.per_decoding_s * decoding
+    return _use(decoding, residence, stays, _budget(residence))
+
+
+def _budget(residence: Residence) -> Bools | None:
+    """Whether prompts take what is left of a token budget, shape `(num_plans,)`; None: in all plans."""
+    budget = np.isfinite(residence.most_decoding)
+    return None if budget.all() else budget
+
+
+def _use(decoding: Floats, residence: Residence, stays_s: Floats, budget: Bools | None) -> Floats:
+    use = decoding / residence.most_decoding
+    if budget is not None:
+        use = np.where(budget, use, decoding / stays_s * residence.service_s)
     return np.minimum(use, MOST_UTILISED)
 
 

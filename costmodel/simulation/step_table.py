@@ -210,7 +210,7 @@ def step_table(
 ) -> StepTable:
     """Tabulate the one plan of `batch` for steps of up to `most_tokens` tokens on a rank."""
     engine = batch.columns.engine
-    probe = step_time(batch.machine(), decode_work(np.array([64.0]), np.array([2000.0])))
+    probe = step_time(batch.machine, decode_work(np.array([64.0]), np.array([2000.0])))
     everywhere = {kind: count for kind, count in probe.layers.items() if kind in probe.per_layer_s}
     launched = float(engine.layer_launch_s[0])
     slowest = _Probes(batch, batch.stages.worst_stage(probe.per_layer_s), 1.0, step_tokens)
@@ -241,7 +241,7 @@ class _Probes:
     """Steps of one plan, asked for part by part on some of its layers."""
 
     def __init__(self, batch: PlanBatch, layers: Mapping[str, Floats], sends: float, step_tokens: float) -> None:
-        self._machine = batch.machine()
+        self._machine = batch.machine
         self._arch = batch.arch
         self._layers = layers
         self._sends = sends

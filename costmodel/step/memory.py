@@ -15,7 +15,7 @@ from costmodel.arch.block import HEAD, SHARED
 from costmodel.arch.ffn import Experts
 from costmodel.plan.columns import ArchColumns, ClusterColumns, Floats, LayoutColumns
 from costmodel.plan.exchange_backend import ExchangeBackend
-from costmodel.plan.matrices import RankMatrix, rank_matrices
+from costmodel.plan.matrices import RankMatrix
 from costmodel.plan.precision import PrecisionColumns
 from costmodel.plan.stages import EMBED, HEAD_STAGE, StageTable, over_layers
 
@@ -143,6 +143,7 @@ def plan_memory(  # noqa: PLR0913  # one for each column that memory follows fro
     *,
     arch: ArchColumns,
     layout: LayoutColumns,
+    matrices: tuple[RankMatrix, ...],
     precision: PrecisionColumns,
     cluster: ClusterColumns,
     stages: StageTable,
@@ -156,10 +157,9 @@ def plan_memory(  # noqa: PLR0913  # one for each column that memory follows fro
 ) -> Memory:
     """Memory of every plan's fullest GPU.
 
-    `memory_fraction` is the engine's: of all memory, or of what weights and activations leave free where
-    `fraction_is_of_free` is 1.
+    `matrices` are those of `arch` and `layout`; `memory_fraction` is the engine's: of all memory, or of what weights
+    and activations leave free where `fraction_is_of_free` is 1.
     """
-    matrices = rank_matrices(arch, layout)
     by_layer = weight_bytes_by_layer(arch, matrices, precision, layout)
     if SHARED in by_layer:
         shards = np.where(backend.shared_shards > 0.0, backend.shared_shards, layout.attn_tp)

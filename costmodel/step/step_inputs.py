@@ -106,17 +106,17 @@ class Machine:
     def gemm_totals(self) -> dict[bool, GemmTotals]:
         """Of the GEMMs over sampled tokens, which the head has (True), and of those over all tokens (False)."""
         layers = layers_of(self.arch)
-        zero = GemmTotals(math_s_per_row=np.zeros(1), weight_bytes=np.zeros(1), row_bytes=np.zeros(1))
-        out = {True: zero, False: zero}
+        sums: dict[bool, tuple[Floats, Floats, Floats]] = dict.fromkeys((True, False), (np.zeros(1),) * 3)
         for gemm in self.gemms:
             head, count = gemm.layer == HEAD_STAGE, layers[gemm.layer]
             peak = self.rates.of_matrix(gemm.layer, gemm.name, gemm.weights).peak_flops_per_s
-            out[head] = GemmTotals(
-                math_s_per_row=out[head].math_s_per_row + gemm.flops_per_row * (count / peak),
-                weight_bytes=out[head].weight_bytes + gemm.weight_bytes * count,
-                row_bytes=out[head].row_bytes + gemm.row_bytes * count,
-            )
-        return out
+            math_s, weights, rows = sums[head]
+            math_s = math_s + gemm.flops_per_row * (count / peak)
+            sums[head] = math_s, weights + gemm.weight_bytes * count, rows + gemm.row_bytes * count
+        return {
+            head: GemmTotals(math_s_per_row=math_s, weight_bytes=weights, row_bytes=rows)
+            for head, (math_s, weights, rows) in sums.items()
+        }
 
     @cached_property
     def tp_reduce(self) -> Law:
@@ -163,18 +163,20 @@ class Machine:
 
     def _gemm(self, m: RankMatrix) -> Gemm:
         weights = np.asarray(m.n * m.k)
-        present = 1.0 if weights.all() else np.asarray(weights > 0.0, dtype=np.float64)
-        row_bytes = (m.n + m.k) * self.arch.activation_bytes * present
+        row_bytes = np.asarray((m.n + m.k) * self.arch.activation_bytes)
+        present = None if weights.all() else np.asarray(weights > 0.0, dtype=np.float64)
+        if present is not None:
+            row_bytes = row_bytes * present
         weight_bytes, flops = weights * self.precision.bytes_of(m), 2.0 * weights
-        rate = self.rates.of_matrix(m.layer, m.name, m.weights)
+        law = RowLaw.of(self.rates.of_matrix(m.layer, m.name, m.weights), flops, weight_bytes, row_bytes)
         return Gemm(
             name=m.name,
             layer=m.layer,
             weights=m.weights,
             flops_per_row=flops,
             weight_bytes=weight_bytes,
-            row_bytes=np.asarray(row_bytes),
-            law=RowLaw.of(rate, flops, weight_bytes, np.asarray(row_bytes)).at(present),
+            row_bytes=row_bytes,
+            law=law if present is None else law.at(present),
         )
 
 

@@ -38,13 +38,23 @@ def test_end_to_end(tmp_path: Path) -> None:
     assert found["present"]["lost_value"] > 0.0
 
 
-def test_a_cluster_that_is_large_enough() -> None:
-    """With four times the GPUs every model is served whole, and GPUs are spare."""
-    done = autotune("divide", STUDY, "--set", "cluster.gpus=1024", "--json")
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert found["serves_all"]
+def test_a_cluster_that_is_large_enough(tmp_path: Path) -> None:
+    """With four times the GPUs every model is served whole, and GPUs are spare, at any time of the day."""
+    models = (("chat", ""), ("batch", "awake_h = [20, 8]\n"))
+    of_each = [f'[[models]]\nname = "{name}"\nmodel = "llama-3.1-8b"\n{awake}' for name, awake in models]
+    study = tmp_path / "study.toml"
+    study.write_text(
+        'engine = "vllm"\ncluster = { gpus = 16, gpu = "h100_sxm" }\n'
+        "workload = { isl = 1000, osl = 100, request_rate_per_s = 450 }\n" + "".join(of_each),
+        encoding="utf-8",
+    )
+    few, enough = (autotune("divide", str(study), "--set", f"cluster.gpus={gpus}", "--json") for gpus in (16, 64))
+    assert (few.returncode, enough.returncode) == (EXIT_INFEASIBLE, 0), enough.stderr
+    short, found = (json.loads(done.stdout) for done in (few, enough))
+    assert found["serves_all"] > short["serves_all"]
+    assert short["value"] < short["most_value"]
     assert found["value"] == pytest.approx(found["most_value"])
+    assert [len(p["models"]) for p in found["periods"]] == [2, 2, 2]
     assert all(p["spare_gpus"]["h100_sxm"] > 0 for p in found["periods"])
 
 

@@ -29,7 +29,7 @@ def _captured(name: str, engine: str) -> PlanBatch:
 
 
 def _seconds(batch: PlanBatch, work: StepWork) -> Floats:
-    return step_pass(batch.machine(), batch.stages, batch.columns.engine, work).through_s
+    return step_pass(batch.machine, batch.stages, batch.columns.engine, work).through_s
 
 
 def _prompt(tokens: float, cached: float) -> StepWork:
@@ -103,10 +103,10 @@ def test_some_passes_outgrow_the_graphs() -> None:
 
     def through_s(*tokens: float) -> Floats:
         given = None if not tokens else (np.array([tokens[0]]), np.array([tokens[1]]))
-        return step_pass(batch.machine(), batch.stages, engine, work, prompt_tokens=given).through_s
+        return step_pass(batch.machine, batch.stages, engine, work, prompt_tokens=given).through_s
 
     captured = through_s()
-    launched = 80 * launch_s + step_pass(batch.machine(), batch.stages, engine, work).host_s
+    launched = 80 * launch_s + step_pass(batch.machine, batch.stages, engine, work).host_s
     assert np.allclose(through_s(300.0, 600.0), captured + (launched - captured) / 3.0, rtol=1e-6)
     assert np.array_equal(through_s(400.0, 500.0), captured)
     assert np.allclose(through_s(501.0, 600.0), launched)

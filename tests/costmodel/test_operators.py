@@ -10,6 +10,7 @@ import pytest
 from costmodel.arch import read_config
 from costmodel.plan.columns import ArchColumns, ClusterColumns, LayoutColumns
 from costmodel.plan.exchange_backend import ANY_BACKEND
+from costmodel.plan.matrices import rank_matrices
 from costmodel.plan.precision import PrecisionColumns
 from costmodel.plan.stages import StageTable
 from costmodel.step.expert_routing import rank_load
@@ -197,6 +198,7 @@ def test_the_stage_with_room_for_the_fewest_is_full_first() -> None:
         return plan_memory(
             arch=archs,
             layout=layouts,
+            matrices=rank_matrices(archs, layouts),
             precision=PrecisionColumns.of([arch], ["bf16"]),
             cluster=ClusterColumns.of([cluster("h200", 2, hbm_bytes=40e9)]),
             stages=StageTable.of([arch], [plan]),
@@ -226,6 +228,7 @@ def test_memory_adds_up(of_free: float) -> None:
     memory = plan_memory(
         arch=archs,
         layout=layouts,
+        matrices=rank_matrices(archs, layouts),
         precision=PrecisionColumns.of([arch], ["bf16"]),
         cluster=ClusterColumns.of([cluster("h200", 4)]),
         stages=StageTable.of([arch], [plan]),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -10,7 +12,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pytest
 
-from autotune.evaluation import evaluate
+from autotune.evaluation import evaluate, evaluate_plan
 from autotune.scoring.best_knobs import score
 from autotune.scoring.limits import LOAD_SERVED, MEAN_LATENCIES
 from autotune.simulation.report_simulation import limits_of_requests
@@ -22,10 +24,18 @@ from autotune.tuning.knob_choices import worth_simulating
 from autotune.tuning.remedy import find_remedy
 from autotune.tuning.simulate_ranking import simulate_ranking
 from autotune.tuning.simulated_limits import with_percentiles
+from tests.remembered import asked_once
 from tests.tuning.brute import question
 
 BUSY = (1.2, 1.5, 1.8, 2.0, 2.6, 4.0)
 """Requests per second in three minutes of a log that has 0.6 otherwise."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _answered_once() -> Iterator[None]:
+    """An evaluation is of the answer that `tune` gives to its study."""
+    with asked_once((sys.modules[__name__], "tune"), (evaluate_plan, "tune")):
+        yield
 
 
 @cache
@@ -114,7 +124,8 @@ def test_plans_that_are_not_simulated_cannot_be_among_the_first() -> None:
     """The best plans under a log are those of all plans simulated by hand, with what is left out behind them."""
     study = logged(1.5, gpus=8)
     free = replace(study, constraints=replace(study.constraints, ttft_s=None, tpot_s=None, ttft_p95_s=None))
-    plans = score(study, [p.candidate for p in (*tune(free).ranked, *tune(free).infeasible)])
+    every = tune(free)
+    plans = score(study, [p.candidate for p in (*every.ranked, *every.infeasible)])
     able = [plan for plan in plans if plan.has_room]
     by_hand = simulate_ranking(study, able, wanted=len(able)).ranked
     assert len(by_hand) >= 3
