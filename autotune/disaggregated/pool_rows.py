@@ -8,6 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from autotune.engines import ENGINES
 from autotune.scoring.exchange_choice import with_backend
 from autotune.scoring.knob_grid import engine_traits, speculation
 from autotune.space import Candidate, enumerate_replicas
@@ -202,6 +203,7 @@ class Evaluator:
                 layout=times(rows.layouts[layout].layout, count),
                 kv_dtype=rows.dtypes.kv,
                 engine_version=study.engine_version,
+                cache=ENGINES[rows.engine].cache_rule(arch, study.engine_version),
             )
             for layout, count in pools.T.tolist()
         ]

@@ -113,6 +113,7 @@ class KnobGrid:
                 layout=v.candidate.layout,
                 kv_dtype=v.kv_dtype,
                 engine_version=study.engine_version,
+                cache=ENGINES[v.candidate.engine].cache_rule(study.arch, study.engine_version),
             )
             for v in variants
         ]

@@ -1,0 +1,35 @@
+"""What engines keep of a model's cache where that is not what each layer looks back at.
+
+vLLM keeps just that, in groups of layers that share one memory (v1/core/kv_cache_utils.py), also with connectors that
+hand caches over, of which NIXL's supports it (vllm-project/vllm#41847).
+"""
+
+from __future__ import annotations
+
+from autotune.engines.model_classes import has
+from costmodel.arch import Arch
+from costmodel.engine import CacheRule
+
+TRTLLM_CACHE = CacheRule(whole_windows=True)
+"""Without `kv_cache_config.max_attention_window` every layer keeps `max_seq_len` tokens
+(tensorrt_llm/_torch/pyexecutor/resource_manager.py). Exports leave it out: with it TensorRT-LLM cuts the memory into a
+pool for each window, whose shares are fixed ("not optimal", its page on the KV cache), and block reuse or chunked
+prefill beside windows has failed in releases (NVIDIA/TensorRT-LLM#13123, #5151)."""
+
+WINDOW_RATIO, V4_WINDOW_RATIO = 0.8, 0.1
+"""SGLang's `--swa-full-tokens-ratio` where it is not given (server_args.py of 0.5.9, later a fallback), and
+what arg_groups/deepseek_v4_hook.py makes of it."""
+STATE_RATIO = 0.9
+"""SGLang's `--mamba-full-memory-ratio` where it is not given."""
+STATES, BUFFERED_STATES = 3, 5
+"""SGLang's states for each running request (`_calculate_mamba_ratio` of mem_cache/kv_cache_configurator.py): its own,
+two for the prefixes that it goes on from and leaves, and two more where steps overlap, which write them in turn."""
+
+
+def sglang_cache(arch: Arch, version: str | None) -> CacheRule:
+    """Pools of fixed sizes for states, and for windows of the models that it lists; of others every layer keeps all."""
+    states = BUFFERED_STATES if has("sglang", "buffered_states", arch, version) else STATES
+    if not has("sglang", "window_pool", arch, version):
+        return CacheRule(whole_windows=True, state_ratio=STATE_RATIO, states=states)
+    ratio = V4_WINDOW_RATIO if arch.model_type == "deepseek_v4" else WINDOW_RATIO
+    return CacheRule(window_ratio=ratio, state_ratio=STATE_RATIO, states=states)
