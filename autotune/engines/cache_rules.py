@@ -6,8 +6,11 @@ hand caches over, of which NIXL's supports it (vllm-project/vllm#41847).
 
 from __future__ import annotations
 
+import numpy as np
+
 from autotune.engines.model_classes import has
 from costmodel.arch import Arch
+from costmodel.arch.block import ONE_RANK
 from costmodel.engine import CacheRule
 
 TRTLLM_CACHE = CacheRule(whole_windows=True)
@@ -25,6 +28,9 @@ STATES, BUFFERED_STATES = 3, 5
 """SGLang's states for each running request (`_calculate_mamba_ratio` of mem_cache/kv_cache_configurator.py): its own,
 two for the prefixes that it goes on from and leaves, and two more where steps overlap, which write them in turn."""
 
+FAR = 1 << 20
+"""Tokens, beyond every window."""
+
 
 def sglang_cache(arch: Arch, version: str | None) -> CacheRule:
     """Pools of fixed sizes for states, and for windows of the models that it lists; of others every layer keeps all."""
@@ -33,3 +39,22 @@ def sglang_cache(arch: Arch, version: str | None) -> CacheRule:
         return CacheRule(whole_windows=True, state_ratio=STATE_RATIO, states=states)
     ratio = V4_WINDOW_RATIO if arch.model_type == "deepseek_v4" else WINDOW_RATIO
     return CacheRule(window_ratio=ratio, state_ratio=STATE_RATIO, states=states)
+
+
+def cache_words(arch: Arch, rule: CacheRule) -> tuple[str, ...]:
+    """What a server keeps of a model's cache beyond what its layers look back at, with the options that say so."""
+    parts = [a.cache_parts(FAR, ONE_RANK, 1.0, 1.0) for a in arch.attentions]
+    out = []
+    if rule.whole_windows and any(np.any(p.seen) for p in parts):
+        out.append("layers that look back at a window keep the whole context in the KV cache, as scored")
+    if rule.window_ratio and any(np.any(p.seen) for p in parts):
+        out.append(
+            f"the KV cache is cut into pools of fixed sizes, {rule.window_ratio:g} tokens of the layers with a window "
+            "for each token of the others (--swa-full-tokens-ratio, left as it is), as scored"
+        )
+    if rule.state_ratio and any(np.any(p.state) for p in parts):
+        out.append(
+            f"states of recurrent layers have {rule.state_ratio:g} times the memory of the other layers' cache "
+            f"(--mamba-full-memory-ratio, left as it is), {rule.states} of them for each request that runs, as scored"
+        )
+    return tuple(out)

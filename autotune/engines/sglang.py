@@ -17,7 +17,7 @@ from autotune.engines import dynamo as on_dynamo
 from autotune.engines import layout_rules as shared
 from autotune.engines import low_latency as deepep
 from autotune.engines.benchmark import READY_S, BenchCommand, Drive, after, drawn_lengths, facts, middle, shared_prefix
-from autotune.engines.cache_rules import sglang_cache
+from autotune.engines.cache_rules import cache_words, sglang_cache
 from autotune.engines.class_rules import model_class
 from autotune.engines.command_line import Arg, CommandLine, NodeHost, NodeRank
 from autotune.engines.draft_rules import SGLANG_DRAFT_RULES
@@ -289,7 +289,7 @@ class Sglang(Engine):
             )
         if service.layout.replicas > 1:
             out.append(f"the router's options are those of {self.router.program} {self.router.options().version}")
-        return tuple(out)
+        return (*out, *cache_words(service.arch, sglang_cache(service.arch, service.version)))
 
     def layout(self, options: OptionReader, arch: Arch | None, servers: int) -> Layout:
         """TP is the width of a stage; `--dp-size` is attention-DP with the old flag, else replicas."""

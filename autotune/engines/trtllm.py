@@ -15,7 +15,7 @@ from autotune.engines import dynamo as on_dynamo
 from autotune.engines import layout_rules as shared
 from autotune.engines.bench_serve import bench_serve
 from autotune.engines.benchmark import BenchCommand, Drive
-from autotune.engines.cache_rules import TRTLLM_CACHE
+from autotune.engines.cache_rules import TRTLLM_CACHE, cache_words
 from autotune.engines.class_rules import model_class
 from autotune.engines.command_line import Arg, CommandLine, FilePath, HostSlots
 from autotune.engines.dtype_facts import Place
@@ -259,7 +259,7 @@ class Trtllm(Engine):
             "MPI starts the ranks of other nodes: scripts need ssh without a password from each replica's first node, "
             "which Dynamo's operator sets up by itself"
         )
-        packed = self.unchecked(service.arch, service.knobs.weight_dtype)
+        packed = (*cache_words(service.arch, TRTLLM_CACHE), *self.unchecked(service.arch, service.knobs.weight_dtype))
         return (fraction, ssh, *packed) if nodes > 1 else (fraction, *packed)
 
     def config_values(self, table: Mapping[Any, Any], options: OptionList) -> dict[str, Any]:
