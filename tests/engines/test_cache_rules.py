@@ -1,10 +1,17 @@
 """How many sequences the cache of each engine holds, of models whose layers look back unlike far: sums made by hand."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from autotune.engines import ENGINES
+from autotune.engines.cache_rules import cache_words
+from autotune.launch.limits import plan_rows, start_limits
+from autotune.study import study_from_document
+from autotune.tuning import score_plan
 from costmodel.arch import load_model
+from costmodel.arch.attention import Compressed
 from costmodel.engine import CacheRule
 from costmodel.estimate.batch import PlanBatch, PlanEntry
 from costmodel.step.memory import Memory
@@ -74,7 +81,7 @@ def test_the_pool_that_is_full_first_decides(tokens: int, full: float) -> None:
 def test_sglang_has_a_smaller_pool_of_windows_for_deepseek_v4() -> None:
     """A tenth of the context in the pool of windows, beside the entries, where vLLM has the window alone."""
     v4, tokens = load_model("deepseek-v4"), 32_000
-    windows = sum(g.count * float(np.asarray(g.block.head_dim)) for g in v4.groups if hasattr(g.block, "entries"))
+    windows = sum(g.count * float(np.asarray(g.block.head_dim)) for g in v4.groups if isinstance(g.block, Compressed))
     each = windows * {"bf16": 2, "fp8": 1}[v4.kv_dtype]
     more = _each("deepseek-v4", "sglang", isl=float(tokens), tp=8) - _each(
         "deepseek-v4", "vllm", isl=float(tokens), tp=8
@@ -127,3 +134,50 @@ def test_plans_of_several_rules_in_one_batch_stand_as_alone() -> None:
 def test_only_an_engine_that_says_so_keeps_more_than_is_seen() -> None:
     """vLLM's groups of layers share one memory, whatever the model."""
     assert ENGINES["vllm"].cache_rule(load_model("gpt-oss-120b"), None) == CacheRule()
+
+
+@pytest.mark.parametrize(
+    ("engine", "model", "tokens", "each"),
+    [
+        ("trtllm", "gemma-3-27b", 33_000, 62 * GEMMA_LAYER / 2),
+        ("sglang", "gemma-3-27b", 32_500, 62 * GEMMA_LAYER / 2),
+        ("sglang", "gpt-oss-120b", 32_500, (18 + 0.8 * 18) * OSS_LAYER / 2),
+    ],
+)
+def test_what_is_scored_and_what_is_started_follow(engine: str, model: str, tokens: int, each: float) -> None:
+    """Requests that are held, and seats that an export has, are what the room holds, with 5 % to spare."""
+    study = study_from_document(
+        {
+            "model": model,
+            "engine": engine,
+            "cluster": {"gpus": 2, "gpu": "h100"},
+            "workload": {"isl": 32_000, "osl": 1_000, "concurrency": 100},
+        },
+        Path("study.toml"),
+    )
+    plan = score_plan(study, "R1 TP2").result
+    assert plan is not None
+    limits = start_limits(plan_rows(study, plan), plan, "none")
+    held = limits.kv_room_bytes / (tokens * each)
+    # activations of more sequences, and a share of what is free, make the room another by less than a sequence
+    assert abs(plan.metrics["kv_capacity_sequences"] - held) < 1.0
+    assert limits.kv_needed_bytes == pytest.approx(limits.max_num_seqs * tokens * each)
+    assert held / 1.05 - 2.0 < limits.max_num_seqs <= held / 1.05
+
+
+@pytest.mark.parametrize(
+    ("engine", "model", "said"),
+    [
+        ("trtllm", "gpt-oss-120b", ["the whole context"]),
+        ("sglang", "gemma-3-27b", ["the whole context"]),
+        ("sglang", "gpt-oss-120b", ["--swa-full-tokens-ratio"]),
+        ("sglang", "qwen3-next", ["--mamba-full-memory-ratio"]),
+        ("vllm", "gpt-oss-120b", []),
+        ("sglang", "llama-70b", []),
+    ],
+)
+def test_exports_say_what_is_kept(engine: str, model: str, said: list[str]) -> None:
+    """Of models that leave a choice; of others there is nothing to say."""
+    arch = load_model(model)
+    words = cache_words(arch, ENGINES[engine].cache_rule(arch, None))
+    assert [part in text for part, text in zip(said, words, strict=True)] == [True] * len(said)
