@@ -6,12 +6,15 @@ hand caches over, of which NIXL's supports it (vllm-project/vllm#41847).
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from autotune.engines.model_classes import has
 from costmodel.arch import Arch
+from costmodel.arch.attention import Recurrent
 from costmodel.arch.block import ONE_RANK
-from costmodel.engine import CacheRule
+from costmodel.engine import SEEN_IS_KEPT, CacheRule
 
 TRTLLM_CACHE = CacheRule(whole_windows=True)
 """Without `kv_cache_config.max_attention_window` every layer keeps `max_seq_len` tokens
@@ -34,11 +37,12 @@ FAR = 1 << 20
 
 def sglang_cache(arch: Arch, version: str | None) -> CacheRule:
     """Pools of fixed sizes for states, and for windows of the models that it lists; of others every layer keeps all."""
+    recurrent = any(isinstance(a, Recurrent) for a in arch.attentions)
     states = BUFFERED_STATES if has("sglang", "buffered_states", arch, version) else STATES
+    rule = CacheRule(state_ratio=STATE_RATIO, states=states) if recurrent else SEEN_IS_KEPT
     if not has("sglang", "window_pool", arch, version):
-        return CacheRule(whole_windows=True, state_ratio=STATE_RATIO, states=states)
-    ratio = V4_WINDOW_RATIO if arch.model_type == "deepseek_v4" else WINDOW_RATIO
-    return CacheRule(window_ratio=ratio, state_ratio=STATE_RATIO, states=states)
+        return replace(rule, whole_windows=True)
+    return replace(rule, window_ratio=V4_WINDOW_RATIO if arch.model_type == "deepseek_v4" else WINDOW_RATIO)
 
 
 def cache_words(arch: Arch, rule: CacheRule) -> tuple[str, ...]:

@@ -111,7 +111,7 @@ def _cache_parts(
 
 def _windows(parts: CacheParts, cache: CacheColumns, tokens: Floats) -> Size:
     """Bytes of a window as it is kept: the whole context where the server keeps that."""
-    if not cache.whole_windows.any():
+    if not (np.any(parts.seen) and cache.whole_windows.any()):
         return parts.window
     return parts.window * np.where(cache.whole_windows > 0.0, tokens / np.maximum(parts.seen, 1.0), 1.0)
 
