@@ -19,8 +19,8 @@ from costmodel.engine import SEEN_IS_KEPT, CacheRule
 TRTLLM_CACHE = CacheRule(whole_windows=True)
 """Without `kv_cache_config.max_attention_window` every layer keeps `max_seq_len` tokens
 (tensorrt_llm/_torch/pyexecutor/resource_manager.py). Exports leave it out: with it TensorRT-LLM cuts the memory into a
-pool for each window, whose shares are fixed ("not optimal", its page on the KV cache), and block reuse or chunked
-prefill beside windows has failed in releases (NVIDIA/TensorRT-LLM#13123, #5151)."""
+pool for each window, whose shares are fixed ("not optimal", its page on the KV cache), and windows went wrong beside
+block reuse and chunked prefill (NVIDIA/TensorRT-LLM#5151; #13123 still in 1.2.0, there with its TensorRT backend)."""
 
 WINDOW_RATIO, V4_WINDOW_RATIO = 0.8, 0.1
 """SGLang's `--swa-full-tokens-ratio` where it is not given (server_args.py of 0.5.9, later a fallback), and
