@@ -24,6 +24,24 @@ class CacheDtype(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CacheRule:
+    """What a server keeps of a model's cache; as it stands, each layer what it looks back at, out of one memory."""
+
+    whole_windows: bool = False
+    """Layers that look back at a window keep every token."""
+    window_ratio: float = 0.0
+    """Tokens in a pool of the windows alone for each token in that of the other layers; 0: there is one pool."""
+    state_ratio: float = 0.0
+    """Memory of a pool of recurrent states over that of the other layers; 0: there is one pool."""
+    states: int = 1
+    """Of each recurrent layer that a running sequence takes."""
+
+
+SEEN_IS_KEPT = CacheRule()
+"""Also of plans of which nobody knows how they are started, as measured runs are."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EngineTraits:
     """One engine as the cost model sees it."""
 

@@ -8,6 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from autotune.engines import ENGINES
 from autotune.scoring.exchange_choice import with_backend
 from autotune.scoring.knob_grid import engine_traits, speculation
 from autotune.space import Candidate, enumerate_replicas
@@ -192,6 +193,7 @@ class Evaluator:
         """`copies` of each row: times that its layout's replicas are there; None: once."""
         self.study = study = rows.study
         arch = stored_in(study.arch, rows.dtypes.weight)
+        cache = ENGINES[rows.engine].cache_rule(arch, study.engine_version)
         repeated = np.ones_like(index) if copies is None else copies
         pools, back = np.unique(np.stack([rows.row_layout[index], repeated]), axis=1, return_inverse=True)
         entries = [
@@ -202,6 +204,7 @@ class Evaluator:
                 layout=times(rows.layouts[layout].layout, count),
                 kv_dtype=rows.dtypes.kv,
                 engine_version=study.engine_version,
+                cache=cache,
             )
             for layout, count in pools.T.tolist()
         ]

@@ -26,6 +26,7 @@ from autotune.engines.start_options import StartOptions
 from autotune.engines.supported import Supported
 from autotune.engines.surroundings import ReplicaNodes, Router, ServerMetrics
 from costmodel.arch import Arch
+from costmodel.engine import SEEN_IS_KEPT, CacheRule
 from costmodel.plan.layout import Layout
 
 if TYPE_CHECKING:
@@ -183,6 +184,10 @@ class Engine(Supported):
         base, remainder = divmod(num_hidden_layers, pp)
         longer = self.longer_stages(pp, remainder)
         return tuple(base + (stage in longer) for stage in range(pp))
+
+    def cache_rule(self, arch: Arch, version: str | None) -> CacheRule:
+        """What servers keep of a model's cache as exports start them; `version` None is the newest."""
+        return SEEN_IS_KEPT
 
     def expert_shard(self, layout: Layout, place: int) -> tuple[int, int]:
         """Expert-parallel group and shard within it of a place in a stage: an expert's shards are neighbours."""

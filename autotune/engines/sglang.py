@@ -17,6 +17,7 @@ from autotune.engines import dynamo as on_dynamo
 from autotune.engines import layout_rules as shared
 from autotune.engines import low_latency as deepep
 from autotune.engines.benchmark import READY_S, BenchCommand, Drive, after, drawn_lengths, facts, middle, shared_prefix
+from autotune.engines.cache_rules import cache_words, sglang_cache
 from autotune.engines.class_rules import model_class
 from autotune.engines.command_line import Arg, CommandLine, NodeHost, NodeRank
 from autotune.engines.draft_rules import SGLANG_DRAFT_RULES
@@ -134,6 +135,7 @@ class Sglang(Engine):
     )
     pool_rules: ClassVar[Mapping[str, tuple[Rule, ...]]] = {"decode": (SGLANG_WHOLE_PROMPTS,)}
     draft_rules = SGLANG_DRAFT_RULES
+    cache_rule = staticmethod(sglang_cache)
     connectors = SGLANG_CONNECTORS
     connector = "nixl"
     connector_option = "disaggregation_transfer_backend"
@@ -287,7 +289,7 @@ class Sglang(Engine):
             )
         if service.layout.replicas > 1:
             out.append(f"the router's options are those of {self.router.program} {self.router.options().version}")
-        return tuple(out)
+        return (*out, *cache_words(service.arch, sglang_cache(service.arch, service.version)))
 
     def layout(self, options: OptionReader, arch: Arch | None, servers: int) -> Layout:
         """TP is the width of a stage; `--dp-size` is attention-DP with the old flag, else replicas."""
@@ -379,12 +381,10 @@ def _experts(line: CommandLine, service: Service, *, refused: str | None) -> Non
     """`refused` says why tokens cannot be sent to experts by DeepEP."""
     layout = service.layout
     line.value("ep_size", layout.moe_ep, meaning="expert_parallel")
+    cut = shared.shared_experts_cut(service.arch, np.array([layout.width]))[0]
     if refused is None:
         line.value("moe_a2a_backend", "deepep")
-    elif (
-        not has("sglang", "shared_experts_may_be_whole", service.arch, service.version)
-        and (shared.shared_experts_cut(service.arch, np.array([layout.width]))[0])
-    ):
+    elif cut and not has("sglang", "shared_experts_may_be_whole", service.arch, service.version):
         text = f"shared_expert_shards: without DeepEP ({refused}) this version cuts shared experts into parts of blocks"
         raise InputError.single("plan", text)
     if layout.two_batch_overlap:

@@ -15,6 +15,7 @@ from autotune.engines import dynamo as on_dynamo
 from autotune.engines import layout_rules as shared
 from autotune.engines.bench_serve import bench_serve
 from autotune.engines.benchmark import BenchCommand, Drive
+from autotune.engines.cache_rules import TRTLLM_CACHE, cache_words
 from autotune.engines.class_rules import model_class
 from autotune.engines.command_line import Arg, CommandLine, FilePath, HostSlots
 from autotune.engines.dtype_facts import Place
@@ -28,7 +29,7 @@ from autotune.engines.surroundings import ReplicaNodes, ServerMetrics
 from autotune.engines.vllm import VLLM
 from costmodel.arch import Arch, stored_dtypes
 from costmodel.dtypes import hardware_dtype, storage
-from costmodel.engine import CacheDtype, EngineTraits
+from costmodel.engine import CacheDtype, CacheRule, EngineTraits
 from costmodel.hardware import Gpu
 from costmodel.plan.layout import Layout
 
@@ -180,6 +181,10 @@ class Trtllm(Engine):
             return "TensorRT-LLM runs on NVIDIA GPUs only"
         return super().cannot_run(arch, gpu, weights, caches, version)
 
+    def cache_rule(self, arch: Arch, version: str | None) -> CacheRule:
+        """Every layer keeps the whole context."""
+        return TRTLLM_CACHE
+
     def expert_shard(self, layout: Layout, place: int) -> tuple[int, int]:
         """The experts of one shard are neighbours (`mapping.py`)."""
         moe_tp, moe_ep = divmod(place, layout.moe_ep)
@@ -254,7 +259,7 @@ class Trtllm(Engine):
             "MPI starts the ranks of other nodes: scripts need ssh without a password from each replica's first node, "
             "which Dynamo's operator sets up by itself"
         )
-        packed = self.unchecked(service.arch, service.knobs.weight_dtype)
+        packed = (*cache_words(service.arch, TRTLLM_CACHE), *self.unchecked(service.arch, service.knobs.weight_dtype))
         return (fraction, ssh, *packed) if nodes > 1 else (fraction, *packed)
 
     def config_values(self, table: Mapping[Any, Any], options: OptionList) -> dict[str, Any]:

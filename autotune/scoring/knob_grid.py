@@ -105,6 +105,8 @@ class KnobGrid:
         archs = {d: stored_in(study.arch, d) for d in dict.fromkeys(v.weight_dtype for v in variants)}
         asked = dict.fromkeys((v.study, v.candidate.gpu, v.candidate.layout.gpus) for v in variants)
         clusters = {(place, gpu, gpus): cluster_of(studies[place], gpu, gpus) for place, gpu, gpus in asked}
+        named = dict.fromkeys(v.candidate.engine for v in variants)
+        rules = {name: ENGINES[name].cache_rule(study.arch, study.engine_version) for name in named}
         entries = [
             PlanEntry(
                 arch=archs[v.weight_dtype],
@@ -113,6 +115,7 @@ class KnobGrid:
                 layout=v.candidate.layout,
                 kv_dtype=v.kv_dtype,
                 engine_version=study.engine_version,
+                cache=rules[v.candidate.engine],
             )
             for v in variants
         ]

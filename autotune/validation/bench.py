@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from autotune.engines import ENGINES
 from autotune.scoring.knob_grid import engine_traits
 from autotune.space import Candidate, format_plan
 from autotune.space.pooled_planstring import is_pooled
@@ -289,6 +290,7 @@ def _run(  # noqa: PLR0913  # what was measured, of what, and what is wrong
         layout=candidate.layout,
         kv_dtype=knobs.kv_dtype,
         engine_version=study.engine_version,
+        cache=ENGINES[candidate.engine].cache_rule(study.arch, study.engine_version),
     )
     return Run(
         id=at,

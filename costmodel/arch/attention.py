@@ -42,6 +42,20 @@ INDEX_BYTES = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CacheParts:
+    """What one sequence holds of a rank's memory in one layer, bytes by how far it grows."""
+
+    context: Size = 0.0
+    """Of all its tokens."""
+    window: Size = 0.0
+    """Of the last tokens alone."""
+    seen: Size = 0.0
+    """How many those are; 0 where there is no window."""
+    state: Size = 0.0
+    """Of the same size whatever its length."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Attention(Block):
     """Base of everything that mixes tokens."""
 
@@ -59,6 +73,11 @@ class Attention(Block):
 
     def cache_bytes(self, tokens: Size, cut: Cut, kv_bytes: Size, activation_bytes: Size) -> Size:
         """What one sequence of `tokens` holds of a rank's memory in one layer, at `kv_bytes` per cached value."""
+        parts = self.cache_parts(tokens, cut, kv_bytes, activation_bytes)
+        return parts.context + parts.window + parts.state
+
+    def cache_parts(self, tokens: Size, cut: Cut, kv_bytes: Size, activation_bytes: Size) -> CacheParts:
+        """The same by how far it grows."""
         raise NotImplementedError
 
 
@@ -123,12 +142,16 @@ class GroupedQuery(Attention):
         """Of `tokens`, those that are cached: at most the window."""
         return tokens if self.kind in (AttentionKind.FULL, AttentionKind.SPARSE) else np.minimum(tokens, self.window)
 
-    def cache_bytes(self, tokens: Size, cut: Cut, kv_bytes: Size, activation_bytes: Size) -> Size:  # noqa: ARG002
+    def cache_parts(self, tokens: Size, cut: Cut, kv_bytes: Size, activation_bytes: Size) -> CacheParts:  # noqa: ARG002
         """Keys and values of what it sees, and the keys of its index."""
         each = self.own_keys * self.cached_token_bytes(cut, kv_bytes)
         if np.any(self.index_heads):
             each = each + np.where(np.asarray(self.index_heads) > 0, self.index_dim, 0.0) * kv_bytes
-        return self.seen(tokens) / (cut.attn_cp * cut.dcp) * each
+        seen = self.seen(tokens)
+        held = seen / (cut.attn_cp * cut.dcp) * each
+        if self.kind in (AttentionKind.FULL, AttentionKind.SPARSE):
+            return CacheParts(context=held)
+        return CacheParts(window=held, seen=seen)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,11 +206,14 @@ class Latent(Attention):
         """Queries, what they attend to, and the output."""
         return self.heads * self.value_dim * 3.0 / cut.attn_tp
 
-    def cache_bytes(self, tokens: Size, cut: Cut, kv_bytes: Size, activation_bytes: Size) -> Size:  # noqa: ARG002
+    def cache_parts(self, tokens: Size, cut: Cut, kv_bytes: Size, activation_bytes: Size) -> CacheParts:  # noqa: ARG002
         """The latent, whole on every TP rank, and the index's key."""
-        seen = np.minimum(tokens, self.window) if self.kind is AttentionKind.WINDOW_MLA else tokens
         index = np.where(np.asarray(self.index_heads) > 0, self.index_dim, 0.0) * INDEX_BYTES
-        return seen / (cut.attn_cp * cut.dcp) * (self.latent_dim * kv_bytes + index)
+        each = self.latent_dim * kv_bytes + index
+        if self.kind is not AttentionKind.WINDOW_MLA:
+            return CacheParts(context=tokens / (cut.attn_cp * cut.dcp) * each)
+        seen = np.minimum(tokens, self.window)
+        return CacheParts(window=seen / (cut.attn_cp * cut.dcp) * each, seen=seen)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,11 +269,12 @@ class Compressed(Attention):
         """Compressed entries of so many tokens."""
         return np.where(np.asarray(self.ratio) > 1, tokens / self.ratio, 0.0)
 
-    def cache_bytes(self, tokens: Size, cut: Cut, kv_bytes: Size, activation_bytes: Size) -> Size:  # noqa: ARG002
+    def cache_parts(self, tokens: Size, cut: Cut, kv_bytes: Size, activation_bytes: Size) -> CacheParts:  # noqa: ARG002
         """A window of tokens, the entries, and the index's keys of them."""
         index = np.where(np.asarray(self.index_heads) > 0, self.index_dim, 0.0) * INDEX_BYTES
-        window = np.minimum(tokens, self.window) * (self.head_dim * kv_bytes)
-        return (window + self.entries(tokens) * (self.head_dim * kv_bytes + index)) / (cut.attn_cp * cut.dcp)
+        ranks, seen = cut.attn_cp * cut.dcp, np.minimum(tokens, self.window)
+        entries = self.entries(tokens) * (self.head_dim * kv_bytes + index)
+        return CacheParts(context=entries / ranks, window=seen * (self.head_dim * kv_bytes) / ranks, seen=seen)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -272,11 +299,11 @@ class Recurrent(Attention):
         """Projections, what they become, and the output."""
         return self.heads * self.value_dim * 3.0 / cut.attn_tp
 
-    def cache_bytes(self, tokens: Size, cut: Cut, kv_bytes: Size, activation_bytes: Size) -> Size:  # noqa: ARG002
+    def cache_parts(self, tokens: Size, cut: Cut, kv_bytes: Size, activation_bytes: Size) -> CacheParts:  # noqa: ARG002
         """The state, and the last projections for the convolution."""
         state = self.heads / cut.attn_tp * (self.key_dim * self.value_dim * self.state_bytes)
         conv = self.conv_channels / cut.attn_tp * np.maximum(self.conv - 1.0, 0.0) * activation_bytes
-        return state + conv
+        return CacheParts(state=state + conv)
 
     def conv_matrix(self, cut: Cut) -> Matrix:
         """Weights of the convolution."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from costmodel.plan.cache_columns import CacheColumns
 from costmodel.plan.columns import ArchColumns, Floats, LayoutColumns
 from costmodel.plan.precision import PrecisionColumns
 from costmodel.plan.stages import StageTable
@@ -38,10 +39,15 @@ class TransferLink:
 
 
 def sequence_bytes_per_rank(
-    arch: ArchColumns, layout: LayoutColumns, precision: PrecisionColumns, stages: StageTable, tokens: Floats
+    arch: ArchColumns,
+    layout: LayoutColumns,
+    precision: PrecisionColumns,
+    stages: StageTable,
+    tokens: Floats,
+    cache: CacheColumns,
 ) -> Floats:
     """Cache bytes of one sequence of `tokens` on the rank that holds most of it, shape `(num_plans,)`."""
-    return stages.worst(kv_sequence_bytes(arch, layout, precision, tokens))
+    return stages.worst(kv_sequence_bytes(arch, layout, precision, tokens, cache))
 
 
 def wire_s(links: Links, link: TransferLink, rank_bytes: Floats) -> Floats:

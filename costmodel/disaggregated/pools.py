@@ -90,6 +90,7 @@ class Pool:
             longest_tokens=self.longest_prompt + outputs,
             memory_fraction=self.memory_fraction,
             fraction_is_of_free=batch.fraction_is_of_free,
+            cache=batch.cache,
         )
 
 
@@ -378,4 +379,4 @@ def decode_pool(  # noqa: PLR0913  # what a pool is asked
 def _prompt_bytes(batch: PlanBatch, load: Load, link: TransferLink) -> Floats:
     """Cache that travels, of one request whose cache does, on the rank that holds most of it."""
     tokens = load.isl if link.handed_isl is None else np.array([link.handed_isl])
-    return sequence_bytes_per_rank(batch.arch, batch.layout, batch.precision, batch.stages, tokens)
+    return sequence_bytes_per_rank(batch.arch, batch.layout, batch.precision, batch.stages, tokens, batch.cache)

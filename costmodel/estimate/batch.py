@@ -17,10 +17,11 @@ from costmodel.arch import Arch
 from costmodel.calibration.load import Cell, CellColumns, cell_columns, load_calibration
 from costmodel.calibration.profile import Profile
 from costmodel.calibration.residual import Residual, residual_columns
-from costmodel.engine import EngineTraits
+from costmodel.engine import SEEN_IS_KEPT, CacheRule, EngineTraits
 from costmodel.estimate.error_model import Correction, Situation
 from costmodel.estimate.result import Estimate, steady_estimate
 from costmodel.hardware import Cluster
+from costmodel.plan.cache_columns import CacheColumns
 from costmodel.plan.columns import ArchColumns, Floats, Ints, LayoutColumns
 from costmodel.plan.exchange_backend import ANY_BACKEND, ExchangeBackend
 from costmodel.plan.layout import Layout
@@ -58,6 +59,8 @@ class PlanEntry:
     """Dtype of the cache; None is the checkpoint's."""
     engine_version: str | None = None
     """Version of the engine; None or one that was not measured: the engine's typical behaviour."""
+    cache: CacheRule = SEEN_IS_KEPT
+    """What its servers keep of the model's cache."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +81,8 @@ class PlanBatch:
     reserves_whole_output: Floats
     backend: ExchangeBackend
     """How tokens may be sent to the ranks of their experts."""
+    cache: CacheColumns
+    """What servers keep of the model's cache."""
     residual: Residual | None
     """What the calibration adds to the formulas; None evaluates the formulas alone."""
 
@@ -103,6 +108,7 @@ class PlanBatch:
         of_free = np.array([float(e.engine.kv_fraction_is_of_free) for e in firsts])
         whole = np.array([float(e.engine.reserves_whole_output) for e in firsts])
         layout = LayoutColumns.of([e.layout for e in entries], [e.engine for e in entries])
+        rules = [e.cache for e in entries]
         if len(firsts) > 1:
             archs, precision, of_free, whole = archs.take(index), precision.take(index), of_free[index], whole[index]
             columns = CellColumns(**{f.name: getattr(columns, f.name).take(index) for f in fields(CellColumns)})
@@ -120,6 +126,7 @@ class PlanBatch:
             fraction_is_of_free=of_free,
             reserves_whole_output=whole,
             backend=ANY_BACKEND,
+            cache=CacheColumns.of(rules[:1] if len(set(rules)) == 1 else rules),
             residual=residual if len(firsts) == 1 else residual.take(index),
         )
 
@@ -143,6 +150,7 @@ class PlanBatch:
             fraction_is_of_free=_pick(self.fraction_is_of_free, index),
             reserves_whole_output=_pick(self.reserves_whole_output, index),
             backend=gather(self.backend),
+            cache=gather(self.cache),
             residual=None if self.residual is None else gather(self.residual),
         )
 
@@ -295,6 +303,7 @@ def _memory(batch: PlanBatch, load: Load, longest_prompt: Floats, memory_fractio
         longest_tokens=longest_prompt + load.osl,
         memory_fraction=memory_fraction,
         fraction_is_of_free=batch.fraction_is_of_free,
+        cache=batch.cache,
     )
 
 

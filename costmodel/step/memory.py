@@ -1,7 +1,8 @@
 """Memory of one GPU of the worst stage: weights, KV cache, activations, buffers, reserve. The only source.
 
 KV bytes follow the engines: the MLA latent lies whole on every TP rank; KV heads are replicated once
-attention TP exceeds them; window layers stop growing at their window; linear layers keep a fixed state.
+attention TP exceeds them; window layers stop growing at their window and linear layers keep a fixed state, unless the
+server keeps more (`costmodel.engine.CacheRule`).
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from costmodel.arch.attention import Attention
-from costmodel.arch.block import HEAD, SHARED
+from costmodel.arch.attention import Attention, CacheParts
+from costmodel.arch.block import HEAD, SHARED, Size
 from costmodel.arch.ffn import Experts
-from costmodel.plan.columns import ArchColumns, ClusterColumns, Floats, LayoutColumns
+from costmodel.plan.cache_columns import ALL_SEEN, CacheColumns
+from costmodel.plan.columns import ArchColumns, Bools, ClusterColumns, Floats, LayoutColumns
 from costmodel.plan.exchange_backend import ExchangeBackend
 from costmodel.plan.matrices import RankMatrix
 from costmodel.plan.precision import PrecisionColumns
@@ -39,7 +41,8 @@ class Memory:
     buffer_bytes: Floats
     reserve_bytes: Floats
     kv_bytes_per_sequence: Floats
-    """Of one sequence of mean length, on its attention rank, all layers of the stage."""
+    """That one sequence of mean length takes of `kv_room_bytes` on its attention rank, all layers of the stage. Of
+    pools of fixed sizes its share: room for this many bytes has room for one more sequence."""
     kv_bytes_longest: Floats
     """Of one sequence of the longest prompt and its output."""
     kv_room_bytes: Floats
@@ -83,14 +86,93 @@ class Memory:
 
 
 def kv_sequence_bytes(
-    arch: ArchColumns, layout: LayoutColumns, precision: PrecisionColumns, tokens: Floats
+    arch: ArchColumns,
+    layout: LayoutColumns,
+    precision: PrecisionColumns,
+    tokens: Floats,
+    cache: CacheColumns = ALL_SEEN,
 ) -> dict[str, Floats]:
-    """Cache bytes of one sequence of `tokens` in one layer of each group, on one rank."""
+    """Cache bytes of one sequence of `tokens` in one layer of each group, on one rank, whatever pools they lie in."""
+    out = {}
+    for name, parts in _cache_parts(arch, layout, precision, tokens).items():
+        out[name] = np.asarray(parts.context + _windows(parts, cache, tokens) + parts.state)
+    return out
+
+
+def _cache_parts(
+    arch: ArchColumns, layout: LayoutColumns, precision: PrecisionColumns, tokens: Floats
+) -> dict[str, CacheParts]:
     return {
-        g.name: np.asarray(g.block.cache_bytes(tokens, layout, precision.kv, arch.activation_bytes))
+        g.name: g.block.cache_parts(tokens, layout, precision.kv, arch.activation_bytes)
         for g in arch.attention
         if isinstance(g.block, Attention)
     }
+
+
+def _windows(parts: CacheParts, cache: CacheColumns, tokens: Floats) -> Size:
+    """Bytes of a window as it is kept: the whole context where the server keeps that."""
+    if not (np.any(parts.seen) and cache.whole_windows.any()):
+        return parts.window
+    return parts.window * np.where(cache.whole_windows > 0.0, tokens / np.maximum(parts.seen, 1.0), 1.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """What one sequence takes of the memory for KV, bytes of one layer of each group, on one rank."""
+
+    first: dict[str, Floats]
+    """Of the pool that states share with what is cached of tokens; of the latter alone where states have their own."""
+    states: dict[str, Floats]
+    """Of the pool of states alone; empty where no plan has one."""
+
+    def each(self, group: str) -> Floats:
+        """Of all pools."""
+        return self.first[group] + self.states[group] if self.states else self.first[group]
+
+    def on_stage(self, layers: dict[str, Floats]) -> Floats:
+        """The same of a stage with so many layers: of the pool that is full first."""
+        first = over_layers(layers, self.first)
+        return np.maximum(first, over_layers(layers, self.states)) if self.states else first
+
+
+def taken_bytes(
+    arch: ArchColumns,
+    layout: LayoutColumns,
+    precision: PrecisionColumns,
+    tokens: Floats,
+    cache: CacheColumns = ALL_SEEN,
+) -> Taken:
+    """What one sequence of `tokens` takes of the memory for KV.
+
+    Pools of fixed sizes hold as many sequences as the pool that is full first. Where that of windows has `r` tokens for
+    each of the other's, a sequence fills it as `seen / r` tokens fill both, which counts where it is more than its own
+    `tokens`. Where states have `m` times the memory of the rest, a sequence fills its pools as `(1 + m) / m` times its
+    states or `1 + m` times its cache fill them together. SGLang: `HybridSWAPoolConfigurator` of
+    model_executor/pool_configurator.py, and `_handle_max_mamba_cache` and `_calculate_mamba_ratio` of
+    mem_cache/kv_cache_configurator.py.
+    """
+    if not (cache.window_ratio.any() or cache.state_ratio.any()):
+        return Taken(first=kv_sequence_bytes(arch, layout, precision, tokens, cache), states={})
+    held = _cache_parts(arch, layout, precision, tokens)
+    there = {g.name: g.layers > 0.0 for g in arch.attention}
+    split = cache.window_ratio > 0.0
+    ratio = np.where(split, cache.window_ratio, 1.0)
+    longest: Floats = np.zeros(1)
+    recurrent: Bools = np.zeros(1, dtype=bool)
+    for name, parts in held.items():
+        longest = np.maximum(longest, parts.seen * there[name])
+        recurrent = recurrent | (np.asarray(parts.state > 0.0) & there[name])
+    apart = recurrent & (cache.state_ratio > 0.0)
+    filled = np.where(split, np.maximum(tokens, longest / ratio), tokens)
+    all_pools = np.where(apart, 1.0 + cache.state_ratio, 1.0)
+    first, states = {}, {}
+    for name, parts in held.items():
+        own = parts.window * ratio * filled / np.maximum(parts.seen, 1.0)
+        cached = parts.context * (filled / tokens) + np.where(split, own, _windows(parts, cache, tokens))
+        first[name] = cached * all_pools + np.where(apart, 0.0, parts.state)
+        share = all_pools / np.where(apart, cache.state_ratio, 1.0)
+        states[name] = np.where(apart, parts.state * cache.states * share, 0.0)
+    return Taken(first=first, states=states)
 
 
 MOST_STAGES_TRIED = 8
@@ -154,6 +236,7 @@ def plan_memory(  # noqa: PLR0913  # one for each column that memory follows fro
     longest_tokens: Floats,
     memory_fraction: Floats,
     fraction_is_of_free: Floats,
+    cache: CacheColumns = ALL_SEEN,
 ) -> Memory:
     """Memory of every plan's fullest GPU.
 
@@ -164,8 +247,8 @@ def plan_memory(  # noqa: PLR0913  # one for each column that memory follows fro
     if SHARED in by_layer:
         shards = np.where(backend.shared_shards > 0.0, backend.shared_shards, layout.attn_tp)
         by_layer[SHARED] = {layer: size * (layout.attn_tp / shards) for layer, size in by_layer[SHARED].items()}
-    kv_mean = kv_sequence_bytes(arch, layout, precision, mean_tokens)
-    kv_longest = kv_sequence_bytes(arch, layout, precision, longest_tokens)
+    kv_mean = taken_bytes(arch, layout, precision, mean_tokens, cache)
+    kv_longest = taken_bytes(arch, layout, precision, longest_tokens, cache)
     whole: dict[str, Floats] = {}
     for layers in by_layer.values():
         for kind, size in layers.items():
@@ -177,15 +260,15 @@ def plan_memory(  # noqa: PLR0913  # one for each column that memory follows fro
     held = sequences_per_rank + 0.0 * activations
     for _ in range(MOST_STAGES_TRIED):
         with_kv = dict(whole)
-        for kind, size in kv_mean.items():
-            with_kv[kind] = with_kv.get(kind, 0.0) + size * held
+        for kind in kv_mean.first:
+            with_kv[kind] = with_kv.get(kind, 0.0) + kv_mean.each(kind) * held
         fullest = stages.worst_stage(with_kv)
         weights = {name: over_layers(fullest, layers) for name, layers in by_layer.items()}
         fixed = np.asarray(sum(weights.values())) + activations + buffers + reserve
         of_total = memory_fraction * cluster.hbm_bytes - fixed
         of_free = memory_fraction * (cluster.hbm_bytes - fixed)
         room = np.where(fraction_is_of_free > 0, of_free, of_total)
-        kv_each = over_layers(fullest, kv_mean)
+        kv_each = kv_mean.on_stage(fullest)
         fitting = np.minimum(held, np.maximum(room, 0.0) / np.maximum(kv_each, 1e-9))
         if (fitting >= held).all():
             break
@@ -196,7 +279,7 @@ def plan_memory(  # noqa: PLR0913  # one for each column that memory follows fro
         buffer_bytes=buffers + 0.0 * activations,
         reserve_bytes=reserve,
         kv_bytes_per_sequence=kv_each,
-        kv_bytes_longest=over_layers(fullest, kv_longest),
+        kv_bytes_longest=kv_longest.on_stage(fullest),
         kv_room_bytes=room,
         hbm_bytes=cluster.hbm_bytes + 0.0 * activations,
     )

@@ -114,6 +114,11 @@ scheduler_config: { capacity_scheduler_policy: MAX_UTILIZATION }
         (f"{SGLANG} --cpu-offload-gb 4 --schedule-conservativeness 1", ("--cpu-offload-gb 4",)),
         (f"{SGLANG} --disable-overlap-schedule --log-level info", ("--disable-overlap-schedule",)),
         (f"{SGLANG} --max-total-tokens 5000", ("--max-total-tokens 5000",)),
+        (
+            f"{SGLANG} --swa-full-tokens-ratio 0.5 --mamba-full-memory-ratio 0.5 --max-mamba-cache-size 100",
+            ("--swa-full-tokens-ratio 0.5", "--mamba-full-memory-ratio 0.5", "--max-mamba-cache-size 100"),
+        ),
+        (f"{SGLANG} --disable-hybrid-swa-memory", ("--disable-hybrid-swa-memory",)),
         (f"{VLLM} --quantization bitsandbytes", ("--quantization bitsandbytes",)),
         (f"{VLLM} --quantization awq --load-format gguf", ("--quantization awq", "--load-format gguf")),
         (f"{VLLM} -q gptq_marlin", ("--quantization gptq_marlin",)),

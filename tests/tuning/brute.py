@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from autotune.engines import ENGINES as EVERY
 from autotune.engines import split_layers, traits_by_name
 from autotune.scoring.exchange_choice import with_backend
 from autotune.scoring.limits import p_meets, study_limits
@@ -81,6 +82,7 @@ def _evaluate(study: Study, engine: str, layout: Layout, in_flight: Floats, budg
         engine=traits_by_name()[engine],
         layout=layout,
         engine_version=study.engine_version,
+        cache=EVERY[engine].cache_rule(study.arch, study.engine_version),
     )
     rows = in_flight.size * len(budgets)
     work = study.workload
