@@ -14,6 +14,7 @@ from autotune.comparison import compare
 from autotune.launch.reading.import_plan import Imported, import_plan
 from autotune.study import OwnOptions, Study, load_study
 from autotune.tuning.answer_study import score_baseline
+from costmodel.arch.catalog import GUESSED
 from costmodel.errors import InputError
 from tests.studies import SMALL
 
@@ -146,6 +147,53 @@ def test_a_server_that_generates_nothing_is_refused(command: str, option: str) -
     with pytest.raises(InputError, match=f"with {option} it generates none"):
         import_plan(command)
     assert import_plan(f"{VLLM} --runner generate --convert none").started.not_priced == ()
+
+
+@pytest.mark.parametrize(
+    ("command", "dtype", "said"),
+    [
+        (f"{VLLM} --kv-cache-dtype auto", None, ()),
+        (f"{VLLM} --kv-cache-dtype fp8_e4m3", "fp8", ()),
+        (f"{VLLM} --kv-cache-dtype fp8_inc", "fp8", ()),
+        (f"{VLLM} --kv-cache-dtype turboquant_4bit_nc", None, ("--kv-cache-dtype turboquant_4bit_nc",)),
+        (f"{VLLM} --kv-cache-dtype nonsense", None, ("--kv-cache-dtype nonsense",)),
+        (f"{SGLANG} --kv-cache-dtype fp4_mx_block16", "nvfp4", ()),
+        (f"{SGLANG} --kv-cache-dtype mxfp8", None, ("--kv-cache-dtype mxfp8",)),
+    ],
+)
+def test_a_cache_that_no_formula_knows_is_named(command: str, dtype: str | None, said: tuple[str, ...]) -> None:
+    """A dtype of the cache is scored or named: it is never the checkpoint's without a word."""
+    read = import_plan(command)
+    assert (read.baseline().kv_dtype, read.started.not_priced) == (dtype, said)
+
+
+def test_a_cache_of_nearly_a_known_size_is_scored_and_named() -> None:
+    """DeepSeek's sparse attention keeps scales and a part in 16 bits beside its FP8."""
+    read = import_plan("vllm serve deepseek-ai/DeepSeek-V3.2 -tp 8 --kv-cache-dtype fp8_ds_mla")
+    assert read.baseline().kv_dtype == "fp8"
+    assert len(read.started.not_priced) == 1
+    assert read.started.not_priced[0].startswith("--kv-cache-dtype fp8_ds_mla (taken as fp8")
+
+
+def test_a_checkpoint_brings_its_cache_and_its_guesses(path: Path) -> None:
+    """A checkpoint that is served in place of the study's has its own cache, and what is guessed of it is said."""
+    question = load_study(path, ["model=qwen3-30b-a3b"])
+    served = import_plan("vllm serve nvidia/Qwen3-30B-A3B-NVFP4 -tp 8", study=question)
+    assert (served.baseline().weight_dtype, served.baseline().kv_dtype) == ("nvfp4", "fp8")
+    assert not any(GUESSED in text for text in served.assumptions)
+    other = import_plan("vllm serve someone/Qwen3-30B-A3B-AWQ -tp 8", study=question)
+    assert (other.baseline().weight_dtype, other.baseline().kv_dtype) == ("int4", None)
+    assert any(text.startswith(GUESSED) for text in other.assumptions)
+    alone = import_plan("vllm serve someone/Qwen3-30B-A3B-AWQ -tp 8")
+    assert any(text.startswith(GUESSED) for text in alone.assumptions)
+
+
+def test_a_checkpoint_of_several_dtypes_is_taken_in_the_nearest(path: Path) -> None:
+    """Attention in 16 bits beside experts in NVFP4 is no dtype of a plan: both sizes are said."""
+    question = load_study(path, ["model=deepseek-v3"])
+    served = import_plan("vllm serve nvidia/DeepSeek-V3-0324-NVFP4 -tp 8", study=question)
+    assert served.baseline().weight_dtype == "nvfp4"
+    assert any("380.3 GB where its own are 396.7 GB" in text for text in served.assumptions)
 
 
 def test_an_object_that_nobody_writes_is_no_harm() -> None:

@@ -137,8 +137,17 @@ def started_of(
         memory_fraction=knobs["memory_fraction"] if said else None,
         cuda_graphs=told.captures_graphs(command),
         drafts=told.drafts(command),
-        not_priced=(*_weights(options, arch, checkpoint_dtype), *told.left_out(command)),
+        not_priced=(*_weights(options, arch, checkpoint_dtype), *_cache(options, arch), *told.left_out(command)),
     )
+
+
+def _cache(options: OptionReader, arch: Arch | None) -> tuple[str, ...]:
+    """The cache's dtype that it is told, where the cache is then not the one that is priced."""
+    engine, known = ENGINES[options.command.engine], options.command.options.options
+    given = options.text(engine.cache_option)
+    said = None if given is None else engine.unpriced_cache(given, arch)
+    name = known[engine.cache_option].flags[0] if engine.cache_option in known else engine.cache_option
+    return () if said is None else (f"{name} {said}",)
 
 
 def _weights(options: OptionReader, arch: Arch | None, checkpoint_dtype: str | None) -> tuple[str, ...]:
