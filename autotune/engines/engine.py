@@ -295,14 +295,12 @@ class Engine(Supported):
         """Image that has the client; None: the server's."""
         return None
 
-    def config_values(self, table: Mapping[Any, Any], options: OptionList) -> dict[str, Any]:
-        """The fields of a configuration file as options: name -> text, list of texts, or a truth value."""
-        return options.config_values(table) if self.config_is_options else flat_fields(table)
+    def config_values(self, table: Mapping[Any, Any]) -> dict[str, Any]:
+        """The fields of a configuration file that are not options: name, of fields of fields with dots -> value."""
+        return flat_fields(table)
 
     def knows_field(self, name: str, options: OptionList) -> bool:
-        """Whether a field of a configuration file means something."""
-        if self.config_is_options:
-            return name in options.options or name in ("model", "model_tag")
+        """Whether such a field means something."""
         return name in options.fields or name.partition(".")[0] in self.config_tables
 
     def is_worker(self, command: Command) -> bool:

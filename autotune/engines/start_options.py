@@ -101,7 +101,7 @@ def _written(command: Command, name: str) -> str:
     option, value = command.options.options.get(stem), command.values[stem]
     flag = stem if option is None else option.flags[0]
     if isinstance(value, bool) and option is not None and option.kind == "flag":
-        return flag if value else next(iter(option.off), f"--no-{flag.lstrip('-')}")
+        return flag if value else command.turned_off.get(stem, f"{stem} {value}")
     text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
     return f"{flag} {text if len(text) <= _MOST_SHOWN else text[: _MOST_SHOWN - 1] + '…'}"
 

@@ -63,6 +63,55 @@ def test_vllm_without_graphs(options: str, eager: bool) -> None:
 
 
 @pytest.mark.parametrize(
+    ("fields", "options"),
+    [
+        ("no-enable-prefix-caching: true", "--no-enable-prefix-caching"),
+        ("compilation-config.cudagraph_mode: NONE", "--compilation-config.cudagraph_mode NONE"),
+        ("compilation-config: { cudagraph_mode: NONE }", """--compilation-config '{"cudagraph_mode": "NONE"}'"""),
+        ("enforce-eager: true", "--enforce-eager"),
+        ("max-model-len: 25.6k", "--max-model-len 25600"),
+        ("tensor-parallel: 8", "--tensor-parallel-size 8"),
+        ("data_parallel_size: 2", "-dp 2"),
+        ("cudagraph-capture-sizes: [1, 2, 4]", "--cudagraph-capture-sizes 1 2 4"),
+        ("optimization-level: 0", "-O0"),
+    ],
+)
+def test_fields_of_a_file_are_options(tmp_path: Path, fields: str, options: str) -> None:
+    """vLLM's `--config` file is read as the same words on the command line are."""
+    file = tmp_path / "options.yaml"
+    file.write_text(f"model: {NAME}\nport: 9000\n{fields}\n", encoding="utf-8")
+    read, told = import_plan(f"vllm serve --config {file}"), import_plan(f"{VLLM} {options}")
+    assert (read.plan, read.started, dict(read.knobs)) == (told.plan, told.started, dict(told.knobs))
+    assert read.unknown == told.unknown == ()
+    assert import_plan(str(file)).started == told.started
+
+
+def test_a_field_that_means_nothing_is_named(tmp_path: Path) -> None:
+    """By the file and its name; what the command line says goes before the file."""
+    file = tmp_path / "options.yaml"
+    file.write_text("enable-prefix-caching: false\nno-such-thing: 1\nport: 1\n", encoding="utf-8")
+    read = import_plan(f"{VLLM} --config {file}")
+    assert read.unknown == ("options.yaml: no-such-thing",)
+    assert read.started.not_priced == ("--enable-prefix-caching=false",)
+    assert import_plan(f"{VLLM} --config {file} --enable-prefix-caching").started.not_priced == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"), [("25.6k", 25_600), ("16.384k", 16_384), ("8K", 8192), ("0.001g", 10**6), ("4096", 4096)]
+)
+def test_numbers_with_suffixes(text: str, tokens: int) -> None:
+    """As vLLM's `human_readable_int` reads them."""
+    assert import_plan(f"{VLLM} --max-num-batched-tokens {text}").knobs["max_num_batched_tokens"] == tokens
+
+
+@pytest.mark.parametrize("text", ["25.6K", "1.5", "k", "-3", "1e4", "2t"])
+def test_numbers_that_are_none(text: str) -> None:
+    """Capital suffixes take no fractions, and nothing above the most that is read counts."""
+    with pytest.raises(InputError, match="must be a whole number"):
+        import_plan(f"{VLLM} --max-num-batched-tokens {text}")
+
+
+@pytest.mark.parametrize(
     ("options", "version", "eager"),
     [
         ("", None, False),
@@ -111,7 +160,8 @@ scheduler_config: { capacity_scheduler_policy: MAX_UTILIZATION }
         (f"{VLLM} --cpu-offload-gb 0 --moe-backend auto --performance-mode balanced", ()),
         (f"{VLLM} --num-gpu-blocks-override 500 --max-model-len 8192", ("--num-gpu-blocks-override 500",)),
         (f"{VLLM} --enable-chunked-prefill --enable-prefix-caching --trust-remote-code --seed 1", ()),
-        (f"{VLLM} --no-enable-chunked-prefill", ("--disable-chunked-prefill",)),
+        (f"{VLLM} --no-enable-chunked-prefill", ("--no-enable-chunked-prefill",)),
+        (f"{VLLM} --disable-chunked-prefill", ("--disable-chunked-prefill",)),
         (f"{SGLANG} --cpu-offload-gb 4 --schedule-conservativeness 1", ("--cpu-offload-gb 4",)),
         (f"{SGLANG} --disable-overlap-schedule --log-level info", ("--disable-overlap-schedule",)),
         (f"{SGLANG} --max-total-tokens 5000", ("--max-total-tokens 5000",)),

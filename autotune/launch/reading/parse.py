@@ -89,8 +89,50 @@ def parse_command(words: Sequence[str], *, env: Mapping[str, str] | None = None,
         env=variables,
         unknown=(*read.unknown, *([" ".join(read.positional)] if read.positional else ())),
         assumptions=assumed,
+        turned_off=read.turned_off,
         own=tuple(read.own),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FieldsRead:
+    """What the fields of an engine's configuration file say."""
+
+    values: Mapping[str, Any]
+    """As `Command.values`."""
+    turned_off: Mapping[str, str]
+    """As `Command.turned_off`."""
+    unknown: tuple[str, ...]
+    """Those that mean nothing to the version."""
+
+
+def read_fields(engine: Engine, options: OptionList, table: Mapping[Any, Any]) -> FieldsRead:
+    """A configuration file whose fields are the options of the command line.
+
+    Each is read as its parser reads the file (vLLM, utils/argparse_utils.py:load_config_file; SGLang,
+    server_args_config_parser.py): as the option of that name on the command line.
+    """
+    read = _Reading(engine=engine, options=options, env={}, rest=[])
+    unknown = []
+    for key, value in table.items():
+        if value is None:
+            continue
+        if key in ("model", "model_tag") and engine.model_is_positional:
+            read.values["model"] = str(value)
+            continue
+        met = len(read.unknown) + len(read.positional)
+        read.rest = _words_of_field(str(key), value)
+        read.everything()
+        unknown += [str(key)] if len(read.unknown) + len(read.positional) > met else []
+    return FieldsRead(values=read.values, turned_off=read.turned_off, unknown=tuple(unknown))
+
+
+def _words_of_field(key: str, value: Any) -> list[str]:
+    if isinstance(value, list):
+        return [f"--{key}", *map(str, value)]
+    if isinstance(value, Mapping | bool):
+        return [f"--{key}={json.dumps(value, default=str)}"]
+    return [f"--{key}={value}"]
 
 
 def inner_script(words: Sequence[str]) -> str | None:
@@ -142,6 +184,7 @@ class _Reading:
     positional: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
     own: list[str] = field(default_factory=list)
+    turned_off: dict[str, str] = field(default_factory=dict)
 
     def everything(self) -> None:
         """Read all words, up to the end of the command."""
@@ -196,6 +239,8 @@ class _Reading:
             on = attached is None or attached.lower() in ("true", "1", "yes")
             turns_off = flag in option.off or (flag.startswith("--no-") and flag not in option.flags)
             self.values[option.name] = on != turns_off
+            if on == turns_off:
+                self.turned_off[option.name] = flag if on else f"{flag}={attached}"
         elif option.kind == "list" and attached is None:
             taken = self.values[option.name] = list[str]()
             while self._value_follows():
