@@ -199,6 +199,94 @@ def test_a_server_that_generates_nothing_is_refused(command: str, option: str) -
     assert import_plan(f"{VLLM} --runner generate --convert none").started.not_priced == ()
 
 
+STORES = """{"kv_connector":"MultiConnector","kv_role":"kv_both","kv_connector_extra_config":{"connectors":[
+{"kv_connector":"NixlConnector","kv_role":"kv_both"},{"kv_connector":"OffloadingConnector","kv_role":"kv_both"}]}}"""
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("""--attention-config '{"backend":"FLASHINFER"}'""", """--attention-config {"backend":"FLASHINFER"}"""),
+        ("--attention-config.backend FLASHINFER", """--attention-config {"backend": "FLASHINFER"}"""),
+        ("--kv-cache-dtype-skip-layers 1 2", "--kv-cache-dtype-skip-layers 1 2"),
+        ("--mamba-ssm-cache-dtype float32", "--mamba-ssm-cache-dtype float32"),
+        ("--mamba-cache-mode align", "--mamba-cache-mode align"),
+        ("--block-size 64", "--block-size 64"),
+        (
+            f"--kv-transfer-config '{STORES}'",
+            "--kv-transfer-config.kv_connector_extra_config.connectors.1.kv_connector OffloadingConnector",
+        ),
+        (
+            """--kv-transfer-config '{"kv_connector":"MooncakeStoreConnector"}'""",
+            """--kv-transfer-config {"kv_connector":"MooncakeStoreConnector"}""",
+        ),
+    ],
+)
+def test_options_of_vllm_that_no_formula_knows(options: str, said: str) -> None:
+    """Those of kernels, of the cache's layout, and stores of caches, lists within JSON objects included."""
+    assert import_plan(f"{VLLM} {options}").started.not_priced == (said,)
+    assert import_plan(f"{VLLM} --mamba-ssm-cache-dtype auto").started.not_priced == ()
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "--mamba-ssm-dtype bfloat16", "--enable-symm-mem", "--enable-nccl-nvls", "--enable-mscclpp", "--page-size 64",
+        "--enable-flashinfer-allreduce-fusion", "--disable-chunked-prefix-cache", "--disable-shared-experts-fusion",
+    ],
+)  # fmt: skip
+def test_options_of_sglang_that_no_formula_knows(option: str) -> None:
+    """Those of kernels, of collectives and of the cache's layout."""
+    assert import_plan(f"{SGLANG} {option}").started.not_priced == (option,)
+
+
+def test_fields_of_trtllm_that_no_formula_knows(tmp_path: Path) -> None:
+    """Those of kernels and of collectives, and beams."""
+    file = """
+allreduce_strategy: NCCL
+enable_autotuner: false
+moe_config: { use_low_precision_moe_combine: true }
+kv_cache_config: { tokens_per_block: 64 }
+"""
+    read = trtllm(tmp_path, file)
+    assert len(read.started.not_priced) == 4
+    assert trtllm(tmp_path, "allreduce_strategy: AUTO\nenable_autotuner: true\n").started.not_priced == ()
+    beams = import_plan(f"trtllm-serve {NAME} --max_beam_width 4").started.not_priced
+    assert beams == ("--max_beam_width 4",)
+    assert import_plan(f"trtllm-serve {NAME} --max_beam_width 1").started.not_priced == ()
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (f"VLLM_USE_DEEP_GEMM=0 {VLLM}", ("VLLM_USE_DEEP_GEMM=0",)),
+        (f"VLLM_ATTENTION_BACKEND=FLASHINFER {VLLM}", ("VLLM_ATTENTION_BACKEND=FLASHINFER",)),
+        (
+            f"docker run -e VLLM_USE_FLASHINFER_MOE_FP8=1 -e HF_HOME=/x vllm/vllm-openai:v0.24.0 {NAME}",
+            ("VLLM_USE_FLASHINFER_MOE_FP8=1",),
+        ),
+        (f"VLLM_USE_FLASHINFER_MOE_MXFP4_MXFP8=1 {VLLM}", ()),  # as what is priced was measured
+        (f"VLLM_LOGGING_LEVEL=DEBUG VLLM_RPC_TIMEOUT=1 VLLM_HOST_IP=10.0.0.1 {VLLM}", ()),
+        (f"SGLANG_ENABLE_JIT_DEEPGEMM=0 VLLM_USE_DEEP_GEMM=0 {SGLANG}", ("SGLANG_ENABLE_JIT_DEEPGEMM=0",)),
+        (f"SGLANG_DEEPEP_NUM_MAX_DISPATCH_TOKENS_PER_RANK=256 SGLANG_DEEPEP_V2_TRACE_CONTIG=1 {SGLANG}", ()),
+        (f"TRTLLM_ENABLE_PDL=1 trtllm-serve {NAME}", ("TRTLLM_ENABLE_PDL=1",)),
+    ],
+)
+def test_variables_that_choose_kernels(command: str, said: tuple[str, ...]) -> None:
+    """Those of the engine that runs, but for what exports set and what the calibration was measured with."""
+    assert import_plan(command).started.not_priced == said
+
+
+def test_a_version_that_knows_the_options_is_assumed() -> None:
+    """An option of older versions alone is one that they would start with: their defaults count, and it is named."""
+    read = import_plan(f"{SGLANG} --cuda-graph-bs 128")
+    assert (read.engine_version, read.unknown) == ("0.5.9", ())
+    assert read.started.not_priced == ("--cuda-graph-bs 128",)
+    assert any("0.5.9, the newest that knows --cuda-graph-bs, which 0.5.23 does not" in t for t in read.assumptions)
+    assert import_plan(f"{SGLANG} --cuda-graph-bs 128", version="0.5.23").unknown == ("--cuda-graph-bs 128",)
+    assert import_plan(f"{SGLANG} --no-such-thing").engine_version == import_plan(SGLANG).engine_version
+
+
 @pytest.mark.parametrize(
     ("command", "dtype", "said"),
     [

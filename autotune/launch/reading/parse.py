@@ -72,18 +72,16 @@ def parse_command(words: Sequence[str], *, env: Mapping[str, str] | None = None,
     if found is None:
         raise InputError.single("COMMAND", f"must start {programs_in_words()}, got {' '.join(words)[:120]!r}")
     engine, start = found
-    options, assumed = engine.choose_version(version)
     variables = dict(env or {})
     variables.update((m[1], m[2]) for w in words[:start] if (m := _ASSIGN.match(w)))
-    read = _Reading(engine=engine, options=options, env=variables, rest=list(words[start:]))
-    read.everything()
+    read, assumed = _read_options(engine, version, variables, words[start:])
     named = read.values.get("model") or read.values.get("model_path")
     model = named if isinstance(named, str) else None
     if model is None and read.positional and engine.model_is_positional:
         model = read.positional.pop(0)
     return Command(
         engine=engine.name,
-        options=options,
+        options=read.options,
         model=model,
         values=read.values,
         env=variables,
@@ -92,6 +90,27 @@ def parse_command(words: Sequence[str], *, env: Mapping[str, str] | None = None,
         turned_off=read.turned_off,
         own=tuple(read.own),
     )
+
+
+def _read_options(
+    engine: Engine, version: str | None, env: Mapping[str, str], words: Sequence[str]
+) -> tuple[_Reading, tuple[str, ...]]:
+    """A command's options and what is assumed of the version: where none is given, the newest that knows most of them.
+
+    No version starts with an option that it does not know.
+    """
+    options, assumed = engine.choose_version(version)
+    newest = best = _Reading.of(engine, options, env, words)
+    for older in engine.versions()[1:] if version is None else ():
+        if not best.unknown:
+            break
+        read = _Reading.of(engine, engine.options(older), env, words)
+        best = read if len(read.unknown) < len(best.unknown) else best
+    if best is newest:
+        return best, assumed
+    only = next((text for text in newest.unknown if text not in best.unknown), newest.unknown[0]).partition("=")[0]
+    named = f"{engine.name} {best.options.version}, the newest that knows {only.split()[0]}"
+    return best, (f"engine version not given: {named}, which {options.version} does not",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,6 +204,13 @@ class _Reading:
     unknown: list[str] = field(default_factory=list)
     own: list[str] = field(default_factory=list)
     turned_off: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, engine: Engine, options: OptionList, env: Mapping[str, str], words: Sequence[str]) -> _Reading:
+        """The words of a command, read."""
+        read = cls(engine=engine, options=options, env=env, rest=list(words))
+        read.everything()
+        return read
 
     def everything(self) -> None:
         """Read all words, up to the end of the command."""
