@@ -33,6 +33,8 @@ class StartOptions:
     """Options with which tokens are drafted (speculative decoding)."""
     not_priced: Mapping[str, Values] = field(default_factory=dict)
     """Option that no formula knows -> values."""
+    of_prefill: tuple[str, ...] = ()
+    """Those of `not_priced` that servers of a prefill pool are always started with."""
     variables: tuple[str, ...] = ()
     """Beginnings of environment variables, of which those that choose kernels are known by no formula."""
     own_variables: tuple[str, ...] = ()
@@ -247,6 +249,7 @@ SGLANG_START = StartOptions(
     without_tokens={"is_embedding": ("true",), "encoder_only": ("true",)},
 )  # fmt: skip
 TRTLLM_START = StartOptions(
+    of_prefill=("disable_overlap_scheduler",),  # context servers do not support it (docs, disaggregated serving)
     variables=("TRTLLM_", "TLLM_"),
     without_graphs={"cuda_graph_config": ("null", "none")},
     drafting=("speculative_config",),

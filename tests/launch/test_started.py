@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -437,3 +438,22 @@ def test_options_of_pools(path: Path) -> None:
     )
     runs, own = current(question(path), str(file))
     assert own == OwnOptions(not_priced=("no CUDA graphs of the prefill pool",))
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang", "trtllm"])
+def test_an_export_of_pools_has_nothing_of_its_own(path: Path, engine: str) -> None:
+    """What exports write for the study's share of memory, and what pools need, is no difference from the plan."""
+    asked = [f"engine={engine}", "search.disaggregated=only"]
+    folder = path.parent / "out"
+    words = [word for setting in asked for word in ("--set", setting)]
+    export = ["export", str(path), "--target", engine, "--out", str(folder), *words]
+    assert CliRunner().invoke(cli, export, catch_exceptions=False).exit_code == 0
+    assert import_plan(str(folder)).started.not_priced == ()
+    assert current(question(path, *asked), str(folder))[1] is None
+    less = import_plan(str(folder), study=question(path, *asked, "engine_options.gpu_memory_utilization=0.5"))
+    assert less.started.memory_fraction is not None
+    share = r"((?:mem-fraction-static|gpu-memory-utilization|free_gpu_memory_fraction:) )[0-9.]+"
+    for file in folder.glob("prefill-*"):
+        text = file.read_text(encoding="utf-8")
+        file.write_text(re.sub(share, r"\g<1>0.31", text), encoding="utf-8")
+    assert any("0.31 of the prefill pool" in text for text in import_plan(str(folder)).started.not_priced)

@@ -132,6 +132,7 @@ def import_plan(
         assumptions = []
     gpus_of = _gpus_of_pools(heads, document, study)
     parts = [(role, part_of(servers, arch, gpus_of[role], served.dtype)) for role, servers in heads]
+    parts = _with_shares_of_export(parts, document, study)
     problems = [problem for _, part in parts for problem in part.options.problems]
     if problems:
         raise InputError(dict.fromkeys(problems))
@@ -177,9 +178,26 @@ def import_plan(
         }
         local = setting_of_front(texts_of(source)) or 0
         plan = format_pooled(command.engine, sides[0], sides[1])
-        started = whole.started.of_pools(parts[0][1].started, ENGINES[command.engine].memory_options[-1])
+        started = whole.started.of_pools(parts[0][1].started, ENGINES[command.engine])
         return replace(read, plan=plan, pools=pools, max_local_prefill_tokens=local, started=started)
     return read if folder is None or document is None else _as_exported(read, document, folder)
+
+
+def _with_shares_of_export(
+    parts: Sequence[tuple[str | None, Part]], document: Mapping[str, Any] | None, study: Study | None
+) -> list[tuple[str | None, Part]]:
+    """Pools of an export without the shares of memory that it wrote for the share that the study has."""
+    document = document or {}
+    pools, started = document.get("pools"), document.get("started_with")
+    filled = started.get("gpu_memory_utilization") if isinstance(started, Mapping) else None
+    as_asked = study is None or study.engine_options.gpu_memory_utilization == filled
+    out = []
+    for role, part in parts:
+        side = pools.get(role) if isinstance(pools, Mapping) else None
+        written = side.get("memory_fraction") if isinstance(side, Mapping) else None
+        same = as_asked and written is not None and written == part.started.memory_fraction
+        out.append((role, replace(part, started=replace(part.started, memory_fraction=None)) if same else part))
+    return out
 
 
 def _gpus_of_pools(

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from autotune.engines import ENGINES
+from autotune.engines import ENGINES, Engine
 from autotune.engines.option_reader import Command, OptionReader
 from autotune.engines.quantisations import is_priced
 from autotune.launch.reading.roles import Process, servers_of
@@ -103,17 +103,15 @@ class Started:
     not_priced: tuple[str, ...]
     """What no formula knows, as it was written."""
 
-    def of_pools(self, prefill: Started, memory: str) -> Started:
-        """Of two pools, this one's decode: what the other is started with besides is not priced.
-
-        `memory` is the engine's option for its share.
-        """
-        own = self.not_priced
+    def of_pools(self, prefill: Started, engine: Engine) -> Started:
+        """Of two pools, this one's decode: what the other is started with besides is not priced."""
+        own, memory = self.not_priced, engine.memory_options[-1]
+        usual = (*self.not_priced, *(f"{name} True" for name in engine.start_options.of_prefill))
         if prefill.memory_fraction not in (None, self.memory_fraction):
             own = (*own, f"{memory} {prefill.memory_fraction:g} of the prefill pool")
         if self.cuda_graphs and not prefill.cuda_graphs:
             own = (*own, "no CUDA graphs of the prefill pool")
-        own = (*own, *(f"{text} of the prefill pool" for text in prefill.not_priced if text not in self.not_priced))
+        own = (*own, *(f"{text} of the prefill pool" for text in prefill.not_priced if text not in usual))
         return replace(self, not_priced=own)
 
 
