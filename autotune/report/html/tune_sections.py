@@ -133,15 +133,19 @@ def _passes(plans: Named) -> Table:
         Column(title="Plan", numeric=False),
         Column(title="Token budget", unit="per rank"),
         Column(title="Sequences", unit="per rank"),
-        Column(title="Prefill pass", unit="ms"),
-        Column(title="Decode step", unit="ms"),
+        Column(title="Prefill operators", unit="ms of a pass"),
+        Column(title="Decode operators", unit="ms of a step"),
     )
     rows = []
     for name, _, plan in plans:
         passes = [f"{sum(plan.breakdown[f'{phase}_s'].values()) * 1e3:,.1f}" for phase in ("prefill", "decode")]
         knobs = (f"{plan.knobs.max_num_batched_tokens:,}", f"{plan.knobs.max_num_seqs:,}")
         rows.append(Row(cells=tuple(Cell(text=t) for t in (name, *knobs, *passes))))
-    caption = "What these passes carry: batches differ between plans, so a longer step may serve more requests"
+    caption = (
+        "What these passes carry: batches differ between plans, so a longer step may serve more requests. Times are of "
+        "operators alone, in passes of the mean size under this load: evaluate and dag add what the host takes to "
+        "each, and time a prompt by itself"
+    )
     return Table(caption=caption, columns=columns, rows=tuple(rows))
 
 
