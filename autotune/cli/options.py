@@ -12,6 +12,7 @@ import click
 
 if TYPE_CHECKING:
     from autotune.study import Study
+    from autotune.traffic.options import ReadOptions
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -115,13 +116,14 @@ class Question(NamedTuple):  # no dataclass: --help does without what those impo
     path: str
     overrides: tuple[str, ...]
 
-    def load(self) -> Study:
-        """The study with its changes. Raises `InputError` as `load_study`."""
+    def load(self, traffic: str | None = None, reading: ReadOptions | None = None) -> Study:
+        """The study with its changes, under other traffic where it is given. Raises `InputError` as `load_study`."""
         from pathlib import Path
 
         from autotune.traffic.load import load_study
+        from autotune.traffic.options import AS_THEY_SAY
 
-        return load_study(Path(self.path), self.overrides)
+        return load_study(Path(self.path), self.overrides, traffic=traffic, options=reading or AS_THEY_SAY)
 
     def command(self, name: str, *words: str, settings: tuple[str, ...] = ()) -> str:
         """A command about it, with more of its words and changes."""

@@ -24,7 +24,10 @@ come at random would wait without end."""
 @click.command()
 @QUESTION
 @click.option("--plan", help="Plan to simulate, as a short or a full plan string. Default: the study's baseline.")
-@click.option("--traffic", help="Request log to serve, in any form that `retune` reads; - for standard input.")
+@click.option(
+    "--traffic",
+    help="Request log to serve, in place of the study's workload, in any form that `retune` reads; - for stdin.",
+)
 @READING
 @click.option(
     "--rate",
@@ -71,11 +74,10 @@ def simulate(
         raise InputError.single("--rate", "must not be given with --traffic, which has its own times")
     if rate is not None and not (isfinite(rate) and 0.0 < rate <= 1e9):
         raise InputError.single("--rate", f"must be above 0 and at most 1e9 requests per second, got {rate:g}")
-    loaded = question.load()
+    loaded = question.load(traffic, reading)
     plan = None if plan is None else full_string(loaded, plan, path="--plan")
-    if traffic is None:
-        loaded = _at_its_rate(question, loaded, plan, rate)
-    document = _simulated(loaded, _scored(loaded, plan), traffic, reading, rate)
+    loaded = _at_its_rate(question, loaded, plan, rate)
+    document = _simulated(loaded, _scored(loaded, plan))
     if html is not None:
         options = (("--plan", plan), ("--traffic", traffic), ("--rate", rate))
         words = [str(word) for option in options if option[1] is not None for word in option]
@@ -85,29 +87,26 @@ def simulate(
     sys.exit(0 if document["kept"] else EXIT_INFEASIBLE)
 
 
-def _simulated(
-    study: Study, named: BaselineResult, traffic: str | None, reading: ReadOptions, rate: float | None
-) -> dict[str, Any]:
+def _simulated(study: Study, named: BaselineResult) -> dict[str, Any]:
     """The document of a plan: what its requests meet, or why it cannot run, with the commands that follow."""
+    from autotune.disaggregated.rescore import rescored
     from autotune.report.document import finite
     from autotune.report.simulation import infeasible_document, next_steps
     from autotune.scoring.value_and_gain import hard_limits_kept
     from autotune.simulation.report_simulation import simulation_document
     from autotune.simulation.simulate_plan import REQUESTS_OF_ONE, simulate_plan, study_traffic
-    from autotune.traffic.replayed import traffic_of_log
     from costmodel.simulation.simulate import NoRoomError
 
     result = named.result
-    if traffic is None:
-        asked = study_traffic(study, rate_per_s=rate, count=REQUESTS_OF_ONE)
-    else:
-        asked = traffic_of_log(study, traffic, reading)
     if result is None or not hard_limits_kept(result):
         document = infeasible_document(study, named)
     else:
+        asked = study_traffic(study, count=REQUESTS_OF_ONE)
+        # a baseline may have been scored for as many in flight as it says, whatever comes
+        at_load = rescored(study, result)
         try:
-            found = simulate_plan(study, result, asked)
-            document = simulation_document(study, result, asked, found, sweep=traffic is None)
+            found = simulate_plan(study, at_load, asked)
+            document = simulation_document(study, at_load, asked, found)
         except NoRoomError as error:
             document = infeasible_document(study, named, no_room=str(error))
     return {**finite(document), "next": next_steps(study, named)}
@@ -124,9 +123,11 @@ def _scored(study: Study, plan: str | None) -> BaselineResult:
 def _at_its_rate(question: Question, study: Study, plan: str | None, rate: float | None) -> Study:
     """The study at the rate that is asked for, so that the plan has the knobs that are best there; as it is at its own.
 
-    A log keeps its lengths, and what it was scored at. Sessions are drawn at the rate as where the study says it.
+    A log keeps its lengths, which are drawn at the rate. Sessions are drawn at it as where the study says it.
     """
     from dataclasses import replace
+
+    from autotune.simulation.simulate_plan import at_rate
 
     work = study.workload
     if rate is None and not (work.request_rate_per_s or work.concurrency):
@@ -134,13 +135,12 @@ def _at_its_rate(question: Question, study: Study, plan: str | None, rate: float
         if result is None:
             return study
         rate = float(f"{USUAL_LOAD_FRAC * result.metrics['requests_per_s']:.4g}")
-    if rate is None or (work.recorded is not None and work.sessions is None):
+    if rate is None:
         return study
     said = (f"workload.request_rate_per_s={rate:.12g}",)
     if work.sessions is not None:
         return question._replace(overrides=(*question.overrides, *said)).load()
-    return replace(
-        study,
-        workload=replace(work, request_rate_per_s=rate, concurrency=None),
-        overrides=(*study.overrides, *(() if work.concurrency is None else ("workload.concurrency=",)), *said),
-    )
+    if work.points:  # a log says its rate itself: no study of it has another
+        return at_rate(study, rate)
+    overrides = (*study.overrides, *(() if work.concurrency is None else ("workload.concurrency=",)), *said)
+    return replace(at_rate(study, rate), overrides=overrides)

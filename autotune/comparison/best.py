@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from autotune.comparison.robustness import rescored, rescored_each, swept
+from autotune.comparison.robustness import swept
 from autotune.comparison.simulated_requests import ServedLog, simulated_requests
+from autotune.disaggregated.rescore import rescored, rescored_each
 from autotune.metrics import GOODPUT
 from autotune.scoring.best_knobs import score
 from autotune.scoring.joint_uncertainty import DRAWS, Draws, joint_draws

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import product
 
@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from autotune.comparison.probability_better import p_better, wins
 from autotune.comparison.values import Flip, Robustness, Scenario
-from autotune.disaggregated.rescore import pools_at, rescored_pools
-from autotune.scoring.best_knobs import score_launches
+from autotune.disaggregated.rescore import pools_at, rescored_each
 from autotune.scoring.joint_uncertainty import DRAWS
 from autotune.scoring.knob_grid import KnobGrid, Variant
 from autotune.scoring.limits import JOINT_PROBABILITY, LOAD_SERVED, check_limits, study_limits
@@ -30,17 +29,6 @@ SWEEP_REACH = 4.0
 """The sweep of loads goes this many times beyond the larger number in flight of the two plans."""
 TIE_FRAC = 0.005
 """Plans closer than this at some load are in no order there."""
-
-
-def rescored(study: Study, plan: PlanResult) -> PlanResult:
-    """The same launch under another study's traffic and limits."""
-    return rescored_each(study, [plan])[0]
-
-
-def rescored_each(study: Study, plans: Sequence[PlanResult]) -> list[PlanResult]:
-    """Launches under another study's traffic and limits, in their order; one call of the cost model for all."""
-    launches = iter(score_launches(study, [plan for plan in plans if plan.pools is None]))
-    return [next(launches) if plan.pools is None else rescored_pools(study, plan) for plan in plans]
 
 
 def robustness(study: Study, current: PlanResult, candidate: PlanResult, p_candidate: float) -> Robustness:

@@ -1,7 +1,8 @@
-"""A disaggregated plan as it is launched, looked at again: under another study, at other loads, at its start."""
+"""Plans as they are launched, looked at again: under another study, at other loads, pools at their start as well."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from autotune.disaggregated.pairs import best_pair
 from autotune.disaggregated.plan_results import pair_results, pool_cluster
 from autotune.disaggregated.pool_rows import Dtypes, Evaluator, PoolRows, pool_rows, transfer_link
 from autotune.disaggregated.refine_loads import at_best_loads
+from autotune.scoring.best_knobs import score_launches
 from autotune.scoring.plan_result import PlanResult
 from autotune.space import Candidate
 from autotune.space.pool_plan import ROLES, PoolPlan
@@ -24,6 +26,17 @@ from costmodel.hardware import Cluster
 from costmodel.plan.columns import Floats
 from costmodel.plan.layout import Layout
 from costmodel.step.pipeline_pass import Pass
+
+
+def rescored(study: Study, plan: PlanResult) -> PlanResult:
+    """The same launch under another study's traffic and limits."""
+    return rescored_each(study, [plan])[0]
+
+
+def rescored_each(study: Study, plans: Sequence[PlanResult]) -> list[PlanResult]:
+    """Launches under another study's traffic and limits, in their order; one call of the cost model for all."""
+    launches = iter(score_launches(study, [plan for plan in plans if plan.pools is None]))
+    return [next(launches) if plan.pools is None else rescored_pools(study, plan) for plan in plans]
 
 
 def rescored_pools(study: Study, plan: PlanResult) -> PlanResult:

@@ -60,13 +60,17 @@ class EvaluatedPlan:
         """Seconds of a pass on every stage, first to last."""
         return [float(s) for s in np.atleast_1d(step.on_stages(self._stages()))]
 
-    def fits_longest(self, prompt_tokens: float) -> bool:
-        """Whether one request with a prompt of this length has KV room."""
-        held = self.grid.batch.memory(
+    def memory(self, longest_prompt: float) -> Memory:
+        """Memory of a rank of the stage that fills first, shape `(1,)`, where no prompt has more tokens than this."""
+        return self.grid.batch.memory(
             self.grid.load(self.concurrency),
-            longest_prompt=np.array([prompt_tokens]),
+            longest_prompt=np.array([longest_prompt]),
             memory_fraction=self.grid.bounds()["memory_fraction"],
         )
+
+    def fits_longest(self, prompt_tokens: float) -> bool:
+        """Whether one request with a prompt of this length has KV room."""
+        held = self.memory(prompt_tokens)
         return bool(held.kv_room_bytes[0] >= held.kv_bytes_longest[0])
 
     def _stages(self) -> StageTable:
@@ -146,10 +150,16 @@ LONGEST_TRIED = 1 << 34
 
 
 def stage_bytes(plan: EvaluatedPlan) -> tuple[StageBytes, ...]:
-    """Every kind on every stage, what is free included: the kinds of a stage sum to a GPU's memory."""
-    held = plan.stage_memory()
-    running = np.minimum(plan.state.running_per_rank, plan.grid.load(plan.concurrency).max_num_seqs)
-    kinds = held.by_kind(held.kv_bytes(running))
+    """Every kind on every stage, what is free included: the kinds of a stage sum to a GPU's memory.
+
+    Cache and activations are those of the requests that the plan was scored with, of which its own table has what the
+    fullest stage holds; others hold as much more or less of each as with one sequence.
+    """
+    held, fullest = plan.stage_memory(), plan.memory(float(plan.study.workload.longest_prompt))
+    own, of_one = plan.result.breakdown["memory_bytes"], fullest.by_kind(fullest.kv_bytes_per_sequence)
+    kinds = held.by_kind(held.kv_bytes_per_sequence)
+    for kind in ("kv_cache", "activations"):
+        kinds[kind] = kinds[kind] * own.get(kind, 0.0) / np.maximum(of_one[kind], 1e-300)
     pp = plan.candidate.layout.pp
     columns = {kind: np.broadcast_to(size, (pp,)) for kind, size in kinds.items()}
     columns["free"] = np.broadcast_to(held.hbm_bytes, (pp,)) - np.asarray(sum(columns.values()))

@@ -225,7 +225,11 @@ def _of_longest_prompt(document: Mapping[str, Any]) -> tuple[str, ...]:
     alike = traffic["recorded"] and bool(codes - MEAN_LATENCIES - OF_SHARES)
     if round(mean) == longest or "ttft_ms" not in codes or alike:
         return ()
-    told = f"tune and evaluate hold the mean TTFT of the longest prompt ({longest:,} tokens) against ttft_ms"
+    quantile = traffic["longest_prompt_quantile"]
+    which = f"the longest prompt ({longest:,} tokens)"
+    if quantile < 1.0:
+        which = f"a prompt of {longest:,} tokens, the {100.0 * quantile:g} % quantile,"
+    told = f"tune and evaluate hold the mean TTFT of {which} against ttft_ms"
     return (f"{told}: here it is the mean over requests, whose prompts have {mean:,.0f} tokens on average.",)
 
 

@@ -10,8 +10,8 @@ import numpy as np
 from autotune.comparison import ComparedPlan, Comparison, compare
 from autotune.comparison.best import SHORTLIST, best_plan, capacity_study, close_to_most, drawn_capacities, served_log
 from autotune.comparison.compare_plans import on_traffic
-from autotune.comparison.robustness import rescored, rescored_each
 from autotune.comparison.verdict import worst_broken
+from autotune.disaggregated.rescore import rescored, rescored_each
 from autotune.retuning.decide import DAY_S, Decision, Inputs, PastSwitch, decide
 from autotune.retuning.entry import iso
 from autotune.scoring.plan_result import Launch

@@ -15,8 +15,8 @@ import numpy as np
 
 from autotune.comparison.best import at_capacity, best_plan
 from autotune.comparison.compare_plans import on_traffic
-from autotune.comparison.robustness import rescored
 from autotune.comparison.switching import switch_cost
+from autotune.disaggregated.rescore import rescored
 from autotune.retuning.replay_trace import Trace
 from autotune.scoring.plan_result import Launch
 from autotune.simulation.goodput import goodput
@@ -121,7 +121,7 @@ class Player:
         before = int(np.diff(np.searchsorted(self.trace.times_s, (max(start - FILL_S, 0.0), start)))[0])
         traffic = replace(recorded_traffic(requests), rate_per_s=self.offered_per_s(k), counted_from=before)
         try:
-            simulation = simulate_plan(own, plan, traffic, with_range=False)
+            simulation = simulate_plan(own, rescored(own, plan), traffic, with_range=False)
         except NoRoomError:
             return 0.0
         return goodput(own, traffic, simulation.forecast, gpus=1).value

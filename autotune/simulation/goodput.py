@@ -61,21 +61,22 @@ def is_full(traffic: Traffic, served_per_s: float) -> bool:
 def capacity_per_s(found: PlanSimulation, *, enough_per_s: float = inf) -> float:
     """Requests per second that a plan serves of such lengths at most; of two pools the slower one's.
 
-    The most of what it serves with as many in flight as its seats or its cache have room for. With more than have room
-    to their end some are thrown out and computed again, with fewer the steps have less to share; which is better is
-    tried.
+    The most of what it serves with as many in flight as its seats or its cache have room for, its steps as long as with
+    so many. With more than have room to their end some are thrown out and computed again, with fewer the steps have
+    less to share; which is better is tried.
 
     Args:
         found: what was simulated of the plan.
         enough_per_s: no more is looked for than this.
     """
-    model, most = found.model.paced(found.errors.pace), 0.0
+    part, parts, most = found.model.part, found.model.parts, 0.0
     requests, known = found.traffic.requests, found.closed_loops_per_s
     for share in HELD:
-        n = most_in_flight(model.part, requests, generated_frac=share)
+        n = most_in_flight(part, requests, generated_frac=share)
         if n not in known:
-            known[n] = _per_s(n, found.traffic.in_closed_loop(n).serve(model.part))
-        most = max(most, model.parts * known[n])
+            filled = found.paced_with(round(parts * n))
+            known[n] = _per_s(n, found.traffic.in_closed_loop(n).serve(filled.part))
+        most = max(most, parts * known[n])
         if most >= enough_per_s:
             break
     return most

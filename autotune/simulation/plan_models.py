@@ -21,14 +21,32 @@ from costmodel.simulation.forecast import StepErrors
 from costmodel.simulation.policies import CHUNKED, Policy
 from costmodel.simulation.pools import PoolsModel, slowed
 from costmodel.simulation.server import server_model
-from costmodel.simulation.simulate import ServerModel
+from costmodel.simulation.simulate import Routing, ServerModel
 
 LEAST_BETWEEN_S = 1e-3
 """From one pool to the other, or from the front to the decode pool, at least."""
 
 
-def plan_server(study: Study, plan: PlanResult, *, open_loop: bool) -> tuple[ServerModel, StepErrors]:
-    """A plan of one kind of replica as it is simulated, and what the calibration says of its steps."""
+def plan_model(
+    study: Study, plan: PlanResult, *, open_loop: bool, routing: Routing
+) -> tuple[ServerModel | PoolsModel, StepErrors]:
+    """A plan as it is simulated, and what the calibration says of its steps at the load that it was scored for.
+
+    Args:
+        study: whose requests and engine options these are.
+        plan: scored for the load that is simulated: how long steps are depends on how many requests share them.
+        open_loop: whether requests come whatever the plan does.
+        routing: how the router in front of replicas chooses one; pools have their own.
+    """
+    if plan.pools is not None:
+        return pools_model(study, plan)
+    return _server_model(study, plan, open_loop=open_loop, routing=routing)
+
+
+def _server_model(
+    study: Study, plan: PlanResult, *, open_loop: bool, routing: Routing
+) -> tuple[ServerModel, StepErrors]:
+    """A plan of one kind of replica, with as many requests in flight as its knobs say."""
     grid = KnobGrid.of(study, [Variant.of(plan)], [plan.knobs.max_num_batched_tokens])
     concurrency = np.array([float(plan.knobs.concurrency)])
     load, bounds = grid.load(concurrency), grid.bounds()
@@ -38,6 +56,7 @@ def plan_server(study: Study, plan: PlanResult, *, open_loop: bool) -> tuple[Ser
         policy=ENGINES[plan.engine].policy,
         longest_prompt=bounds["longest_prompt"],
         memory_fraction=bounds["memory_fraction"],
+        routing=routing,
     )
     return model, StepErrors.of(grid.batch, load, open_loop=open_loop, **bounds)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
@@ -9,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from autotune.disaggregated.rescore import rescored
 from autotune.scoring.limits import SERVED_WITHIN
 from autotune.scoring.plan_result import PlanResult
 from autotune.simulation.goodput import capacity_per_s, goodput, is_full, served_per_s
 from autotune.simulation.held_back import held_back
 from autotune.simulation.percentile_limits import PercentileLimit, mean_limits, percentile_limits, request_bounds
-from autotune.simulation.simulate_plan import PlanSimulation, Traffic, simulate_plan, study_traffic
+from autotune.simulation.simulate_plan import PlanSimulation, Traffic, at_rate, simulate_plan, study_traffic
 from autotune.study import Study, own_option_sentence, started_with
 from costmodel.simulation.forecast import LATENCIES, STATISTICS, Likely
 from costmodel.simulation.pools import PoolsModel
@@ -27,8 +29,8 @@ IN_STEP = (
     "where yours vary"
 )
 """Of a closed loop whose requests begin and end together from the first to the last."""
-SWEEP_HALVINGS = 6
-"""Of the interval in which a limit breaks: to 1 part in 64 of what a plan serves."""
+SWEEP_POINTS = 64
+"""Rates that the load is looked for among at which a limit breaks, in equal steps up to what a plan serves."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,17 +50,14 @@ def limits_of_requests(study: Study) -> tuple[PercentileLimit, ...]:
     return (*of_shares, *(replace(limit, code=limit.key) for limit in mean_limits(study)))
 
 
-def simulation_document(
-    study: Study, plan: PlanResult, traffic: Traffic, found: PlanSimulation, *, sweep: bool
-) -> dict[str, Any]:
+def simulation_document(study: Study, plan: PlanResult, traffic: Traffic, found: PlanSimulation) -> dict[str, Any]:
     """Everything that `autotune simulate` says, as one document; latencies in seconds."""
     forecast, limits = found.forecast, limits_of_requests(study)
     done = forecast.expected
     share = forecast.attainment(**request_bounds(study))
-    full_per_s = capacity_per_s(found) if sweep else None
     served = served_per_s(traffic, found)
     # where no queue grows at the rate that comes, that is served, whatever a closed loop does
-    full_per_s = None if full_per_s is None else max(full_per_s, served)
+    full_per_s = max(capacity_per_s(found), served)
     with_times = found.traffic.serve(found.part.paced(forecast.errors.pace), timeline=True)
     full, good = is_full(traffic, served), min(goodput(study, traffic, forecast, gpus=1).value, served)
     return {
@@ -75,6 +74,7 @@ def simulation_document(
             "served_by": _served_by(found),
             "mean_prompt": float(done.served.requests.prompt.mean()),
             "longest_prompt": study.workload.longest_prompt,
+            "longest_prompt_quantile": 0.99 if study.workload.points else 1.0,
             "prefix_cache_hit_frac": float(
                 done.served.requests.cached.sum() / max(done.served.requests.prompt.sum(), 1)
             ),
@@ -104,9 +104,7 @@ def simulation_document(
         "utilisation": found.utilisation,
         "preemptions": found.preemptions,
         "limited_by": _limited_by(found, limits, with_times, full=full),
-        "breaking_loads": []
-        if full_per_s is None
-        else [asdict(x) for x in breaking_loads(study, plan, traffic, found, full_per_s=full_per_s)],
+        "breaking_loads": [asdict(x) for x in breaking_loads(study, plan, traffic, found, full_per_s=full_per_s)],
         "cdf": {name: _cdf(found, name) for name in ("ttft", "tpot")},
         "timeline": _timeline(with_times, found.alike),
         "assumptions": [
@@ -157,32 +155,37 @@ def breaking_loads(
     At more a limit only seems to be kept, until the servers have filled: no queue has formed yet. What was `found` at
     the traffic's own rate counts too: where batches end in lock step, more can be served quicker than less. Of sessions
     caches find the less the more of them there are, so that a plan serves more where fewer come.
+    Steps are as long at each rate as with the requests that are in flight at it, whatever rate is asked about: one
+    launch has one breaking load.
     """
-    own = replace(study, workload=replace(study.workload, concurrency=None))
     sessions, rate_per_s = study.workload.sessions is not None, traffic.rate_per_s
+    most = max(full_per_s, rate_per_s or 0.0) if sessions else full_per_s
+    rates = [most * k / SWEEP_POINTS for k in range(SWEEP_POINTS + 1)]
 
     @cache
-    def at(rate: float) -> tuple[PlanSimulation, bool]:
-        asked = study_traffic(own, rate_per_s=rate)
-        simulation = simulate_plan(own, plan, asked, with_range=False)
+    def at(place: int) -> tuple[PlanSimulation, bool]:
+        own = at_rate(study, rates[place])
+        asked = study_traffic(own)
+        simulation = simulate_plan(own, rescored(own, plan), asked, with_range=False)
         return simulation, sessions and is_full(asked, served_per_s(asked, simulation))
 
     def kept(limit: PercentileLimit, simulation: PlanSimulation, full: bool) -> bool:
         return limit.kept(limit.figure(simulation.forecast)) and not full
 
     known = found, sessions and is_full(traffic, served_per_s(traffic, found))
-    most = max(full_per_s, rate_per_s or 0.0) if sessions else full_per_s
     out = []
     for limit in limits_of_requests(study):
-        low, high = 0.0, most
+        low, high, at_least = 0, SWEEP_POINTS + 1, 0.0
         if rate_per_s is not None and rate_per_s <= most:
-            low, high = (rate_per_s, high) if kept(limit, *known) else (low, rate_per_s)
-        for _ in range(SWEEP_HALVINGS):
-            middle = 0.5 * (low + high)
+            if kept(limit, *known):
+                low, at_least = bisect_right(rates, rate_per_s) - 1, rate_per_s
+            else:
+                high = bisect_left(rates, rate_per_s)
+        while high - low > 1:
+            middle = (low + high) // 2
             low, high = (middle, high) if kept(limit, *at(middle)) else (low, middle)
-        if high == most and kept(limit, *at(high)):
-            low = high
-        out.append(BreakingLoad(code=limit.code, limit=limit.limit, unit=limit.unit, rate_per_s=low or None))
+        highest = max(rates[low], at_least)
+        out.append(BreakingLoad(code=limit.code, limit=limit.limit, unit=limit.unit, rate_per_s=highest or None))
     return out
 
 

@@ -8,13 +8,14 @@ from math import ceil, exp
 
 import numpy as np
 
+from autotune.disaggregated.rescore import rescored
 from autotune.scoring.plan_result import PlanResult
 from autotune.simulation.draw_requests import SEED, study_requests
-from autotune.simulation.plan_models import plan_server, pools_model
+from autotune.simulation.plan_models import plan_model
 from autotune.simulation.queue_growth import queue_grows
 from autotune.simulation.room import most_in_flight
 from autotune.simulation.session_requests import session_requests
-from autotune.study import Study
+from autotune.study import Constraints, Study
 from costmodel.estimate.normal import Z90
 from costmodel.simulation.forecast import Forecast, StepErrors, with_ends
 from costmodel.simulation.pools import PoolsModel
@@ -175,6 +176,8 @@ class PlanSimulation:
     utilisation: float
     """Share of the time in which replicas ran steps, mean."""
     preemptions: int
+    study: Study
+    plan: PlanResult
     model: ServerModel | PoolsModel
     traffic: Traffic
     """What was served of it, with what the plan's caches find: all of it, or what comes to one part of the plan."""
@@ -206,6 +209,15 @@ class PlanSimulation:
         """How sure the length of steps is."""
         return self.in_proportion.errors
 
+    def paced_with(self, in_flight: int) -> ServerModel | PoolsModel:
+        """The plan with steps of the length that is expected where so many requests are in flight over all of it."""
+        work = replace(self.study.workload, request_rate_per_s=None, rate_levels_per_s=(), concurrency=in_flight)
+        # no limit keeps any of them waiting
+        filled = replace(self.study, workload=work, constraints=Constraints())
+        routing = Routing.ROUND_ROBIN if isinstance(self.model, PoolsModel) else self.model.routing
+        model, errors = plan_model(filled, rescored(filled, self.plan), open_loop=True, routing=routing)
+        return model.paced(errors.pace)
+
     @cached_property
     def forecast(self) -> Forecast:
         """With the likely range of steps' length drawn through the simulation, which is run at both of its ends."""
@@ -219,6 +231,15 @@ class PlanSimulation:
         return with_ends(self.part, errors, ends.serve, expected=done, base=base)
 
 
+def at_rate(study: Study, rate_per_s: float) -> Study:
+    """The study with so many requests per second, drawn whatever it has: those of sessions as sessions."""
+    work, recorded = study.workload, None
+    if work.recorded is not None and work.sessions is not None and work.turn is not None:
+        recorded = session_requests(study, work.sessions, rate_per_s)
+    at = replace(work, request_rate_per_s=rate_per_s, rate_levels_per_s=(), concurrency=None, recorded=recorded)
+    return replace(study, workload=at)
+
+
 def study_traffic(
     study: Study, *, rate_per_s: float | None = None, count: int = REQUESTS, exactly: bool = False
 ) -> Traffic:
@@ -228,16 +249,13 @@ def study_traffic(
     rate `count` are drawn for a plan at least, as many as fill its servers and settle them, and no more where they are
     to be `exactly` so many.
     """
-    recorded, sessions = study.workload.recorded, study.workload.sessions
-    if recorded is not None and rate_per_s is not None:
-        recorded = None
-        if sessions is not None and study.workload.turn is not None:
-            recorded = session_requests(study, sessions, rate_per_s)
+    own = study.workload if rate_per_s is None else at_rate(study, rate_per_s).workload
+    recorded, sessions = own.recorded, own.sessions
     if recorded is not None:
         found = recorded_traffic(recorded)
         # a log has its own beginning; sessions are drawn from the midst of traffic, which servers are full of
         return replace(found, counted_from=0 if sessions is None else int(WARM_UP_FRAC * len(recorded)))
-    rate, in_flight = rate_per_s or study.workload.request_rate_per_s, study.workload.concurrency
+    rate, in_flight = own.request_rate_per_s, own.concurrency
     if rate is None:
         return closed_loop(study, in_flight or 1, count=count)
     return Traffic(
@@ -295,17 +313,12 @@ def simulate_plan(
 
     Args:
         study: whose requests and engine options these are.
-        plan: what serves.
+        plan: what serves, scored for the load that comes: how long its steps are depends on how many share them.
         traffic: what comes.
         routing: how the router in front of the replicas chooses one.
         with_range: whether steps have a likely range, so that there is one to be drawn.
     """
-    model: ServerModel | PoolsModel
-    if plan.pools is not None:
-        model, errors = pools_model(study, plan)
-    else:
-        server, errors = plan_server(study, plan, open_loop=traffic.rate_per_s is not None)
-        model = replace(server, routing=routing)
+    model, errors = plan_model(study, plan, open_loop=traffic.rate_per_s is not None, routing=routing)
     errors = errors if with_range else replace(errors, pace_log_sd=0.0)
     alike, part = 1.0, model
     if traffic.least:
@@ -320,6 +333,8 @@ def simulate_plan(
         in_proportion=Forecast.in_proportion(done, errors),
         utilisation=min(done.busy_s / lasted / part.replicas, 1.0),
         preemptions=done.preemptions,
+        study=study,
+        plan=plan,
         model=model,
         traffic=served,
         part=part,

@@ -1,32 +1,14 @@
-"""A request log as traffic that a plan is simulated under."""
+"""The requests of a log, as a plan is simulated under them."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from autotune.simulation.draw_requests import recorded_requests
-from autotune.simulation.simulate_plan import Traffic, recorded_traffic
-from autotune.study import Study
-from autotune.traffic.options import AS_THEY_SAY, ReadOptions
-from autotune.traffic.read import read_traffic
 from autotune.traffic.traffic_log import TrafficLog
 from costmodel.errors import InputError
 from costmodel.simulation.requests import Requests
 
 LEAST_REQUESTS = 2
 """Of fewer there is no rate."""
-
-
-def traffic_of_log(study: Study, source: str, options: ReadOptions = AS_THEY_SAY) -> Traffic:
-    """The requests of a log, at their own times; where it does not say what was cached, the study does.
-
-    Raises:
-        InputError: the log cannot be read or is not to be decided on, or it holds no requests with times.
-    """
-    log = read_traffic(source, options=replace(options, model=options.model or study.arch.name))
-    if log.refusal is not None:
-        raise InputError.single(source, log.refusal)
-    return recorded_traffic(requests_of_log(source, log, study.workload.prefix_cache_hit_frac))
 
 
 def requests_of_log(source: str, log: TrafficLog, hit_frac: float) -> Requests:

@@ -14,8 +14,9 @@ from autotune.comparison import Comparison, compare
 from autotune.comparison.best import capacity_study, drawn_capacities
 from autotune.comparison.operators import gpu_s_per_request, time_rows, where_from
 from autotune.comparison.probability_better import p_better
-from autotune.comparison.robustness import load_order, rescored
+from autotune.comparison.robustness import load_order
 from autotune.comparison.verdict import duration_words
+from autotune.disaggregated.rescore import rescored
 from autotune.scoring.gpu_time import operator_words
 from autotune.scoring.joint_uncertainty import confidence, p_greater
 from autotune.scoring.reach import SURE_BEYOND_REACH

@@ -9,7 +9,7 @@ import pytest
 
 from autotune.comparison import compare
 from autotune.comparison.best import at_capacity
-from autotune.comparison.robustness import rescored, rescored_each
+from autotune.disaggregated.rescore import rescored, rescored_each
 from autotune.report.comparison import comparison_document
 from autotune.scoring.reach import unmeasured
 from autotune.simulation.report_simulation import simulation_document
@@ -162,7 +162,7 @@ def test_a_simulation_says_the_sequences_that_it_was_run_with() -> None:
     asked = study(OWN["seats"])
     plan, traffic = current(asked), study_traffic(asked, count=300)
     found = simulate_plan(asked, plan, traffic, with_range=False)
-    document = simulation_document(asked, plan, traffic, found, sweep=False)
+    document = simulation_document(asked, plan, traffic, found)
     assert document["knobs"]["max_num_seqs"] == 4
     assert any("max_num_seqs 4" in text for text in document["assumptions"])
 

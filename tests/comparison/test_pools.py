@@ -15,10 +15,10 @@ from autotune.cli.main import cli
 from autotune.comparison import compare
 from autotune.comparison.best import at_capacity, best_plan
 from autotune.comparison.replicas_in_transition import Fleets, fleet_of, served_per_s
-from autotune.comparison.robustness import load_order, rescored
+from autotune.comparison.robustness import load_order
 from autotune.comparison.switching import longest_request_s, switch_cost
 from autotune.disaggregated.pool_rows import pool_load
-from autotune.disaggregated.rescore import both_pools, pool_weight_bytes, pools_at
+from autotune.disaggregated.rescore import both_pools, pool_weight_bytes, pools_at, rescored
 from autotune.report.comparison import comparison_document
 from autotune.report.comparison_text import comparison_report
 from autotune.report.html.comparison import comparison_page

@@ -145,6 +145,25 @@ def test_memory_of_each_stage_adds_up(reference: Evaluation) -> None:
     assert max(used) / 64e9 == pytest.approx(reference.result.metrics["memory_util_frac"], rel=1e-6)
 
 
+@pytest.mark.parametrize(("plan", "isl", "rate"), [("R4 TP4", 12_000, 3), ("PP2 TP8", 2000, 8)])
+def test_the_cache_at_a_rate_is_the_plans_own(plan: str, isl: int, rate: float) -> None:
+    """What runs of what is in flight: all in flight counted, so that a plan with 47.1 % of memory in use had 48.0 %."""
+    asked = [f"workload.isl={isl}", "workload.osl=100", f"workload.request_rate_per_s={rate}"]
+    asked += ["constraints.ttft_ms=8000", "constraints.tpot_ms=200", "search.max_num_batched_tokens=[1024]"]
+    found = evaluate(load_study(ROOT / "studies" / "llama-70b-16xh100.toml", asked), plan)
+    assert found.result is not None
+    held = _sections(found).memory
+    in_use = {
+        stage: sum(row.bytes for row in held if row.stage == stage and row.kind != "free")
+        for stage in {row.stage for row in held}
+    }
+    total = sum(row.bytes for row in held if row.stage == 0)
+    assert max(in_use.values()) / total == pytest.approx(found.result.metrics["memory_util_frac"], rel=1e-9)
+    fullest = max(in_use, key=lambda stage: in_use[stage])
+    (cache,) = (row.bytes for row in held if row.stage == fullest and row.kind == "kv_cache")
+    assert cache == pytest.approx(found.result.breakdown["memory_bytes"]["kv_cache"], rel=1e-9)
+
+
 def test_largest_batch_and_longest_prompt(reference: Evaluation) -> None:
     """One token more than the longest prompt does not fit; the batch is what there is KV room for."""
     assert reference.result is not None

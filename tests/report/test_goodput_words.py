@@ -80,8 +80,7 @@ def said(study: Study, name: str) -> tuple[Report, str]:
     assert plan is not None
     traffic = study_traffic(study)
     report = simulation_report(
-        simulation_document(study, plan, traffic, simulate_plan(study, plan, traffic), sweep=False)
-        | {"next": [], "plan": plan.plan}
+        simulation_document(study, plan, traffic, simulate_plan(study, plan, traffic)) | {"next": [], "plan": plan.plan}
     )
     (service,) = [block for block in report.blocks if block.key == "service"]
     return report, str(service.lines[0])

@@ -57,6 +57,16 @@ def test_nothing_is_fetched_and_only_our_script_runs() -> None:
         assert f"{tag}-src 'sha256-{digest}'" in allowed
 
 
+def test_times_of_passes_are_said_to_be_of_operators() -> None:
+    """`evaluate` and `dag` have the host's time in theirs: of one plan 13.2 ms stood beside 12.9 of the same name."""
+    result = answered("llama-70b-16xh100")
+    best = result.ranked[0]
+    page = outline(tune_page(result)).text
+    assert f"{1e3 * sum(best.breakdown['decode_s'].values()):,.1f}" in page
+    assert "Decode step" not in page
+    assert "Decode operators" in page
+
+
 def test_names_are_text() -> None:
     """A study, a model and an assumption that are called like markup stand in the page as they are called."""
     result = answered("reference-128")

@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from autotune.cli.main import cli
+from autotune.disaggregated.rescore import rescored
 from autotune.report.replay import replay_document, replay_markdown
 from autotune.report.svg.replay_plot import replay_svg
 from autotune.retuning.replay import ALWAYS, NEVER, ORACLE, OURS, Move, Replay, _oracle, _served, replay
@@ -257,7 +258,7 @@ def test_the_requests_of_a_step_are_counted() -> None:
         assert own is not None
         assert requests is not None
         # a burst is over long before the next one comes, so that servers are empty when a step begins
-        done = simulate_plan(own, plan, recorded_traffic(requests), with_range=False)
+        done = simulate_plan(own, rescored(own, plan), recorded_traffic(requests), with_range=False)
         kept = done.forecast.attainment(**request_bounds(own)).value
         assert 0.05 < kept < 0.95
         assert player.goodput_per_s(k, plan) == pytest.approx(kept * offered, rel=1e-6)

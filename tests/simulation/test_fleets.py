@@ -125,7 +125,7 @@ def test_what_is_said_is_of_the_whole_plan() -> None:
     """Rate, goodput, and what is at the plan over time; what was simulated is said to be one of its replicas."""
     study = _long_outputs(16)
     plan, traffic = _scored(study, "R16 TP1"), study_traffic(study)
-    document = simulation_document(study, plan, traffic, simulate_plan(study, plan, traffic), sweep=False)
+    document = simulation_document(study, plan, traffic, simulate_plan(study, plan, traffic))
     assert document["traffic"]["served_by"] == "1 of 16 replicas"
     assert document["served_requests_per_s"] == pytest.approx(16 * EACH_PER_S)
     assert document["goodput_requests_per_s"] == pytest.approx(16 * EACH_PER_S, rel=0.01)

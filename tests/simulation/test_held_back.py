@@ -26,7 +26,7 @@ def _limited_by(engine: str, name: str, workload: dict[str, Any], **engine_optio
     assert plan is not None
     traffic = study_traffic(study, count=300)
     found = simulate_plan(study, plan, traffic, with_range=False)
-    said: str = simulation_document(study, plan, traffic, found, sweep=False)["limited_by"]
+    said: str = simulation_document(study, plan, traffic, found)["limited_by"]
     return said
 
 

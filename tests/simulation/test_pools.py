@@ -122,7 +122,7 @@ def test_the_document_has_percentiles_and_a_timeline() -> None:
     study, plan = _plan(request_rate_per_s=4)
     study = replace(study, constraints=replace(study.constraints, tpot_s=0.05))
     traffic = study_traffic(study, count=300)
-    document = simulation_document(study, plan, traffic, simulate_plan(study, plan, traffic), sweep=False)
+    document = simulation_document(study, plan, traffic, simulate_plan(study, plan, traffic))
     ttft = document["latencies"]["ttft"]
     assert ttft["p50"]["value"] < ttft["p99"]["value"]
     assert ttft["p99"]["low"] < ttft["p99"]["value"] < ttft["p99"]["high"]

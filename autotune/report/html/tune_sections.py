@@ -133,8 +133,8 @@ def _passes(plans: Named) -> Table:
         Column(title="Plan", numeric=False),
         Column(title="Token budget", unit="per rank"),
         Column(title="Sequences", unit="per rank"),
-        Column(title="Prefill pass", unit="ms"),
-        Column(title="Decode step", unit="ms"),
+        Column(title="Prefill operators", unit="ms of a pass"),
+        Column(title="Decode operators", unit="ms of a step"),
     )
     rows = []
     for name, _, plan in plans:
@@ -143,7 +143,8 @@ def _passes(plans: Named) -> Table:
         rows.append(Row(cells=tuple(Cell(text=t) for t in (name, *knobs, *passes))))
     caption = (
         "What these passes carry: batches differ between plans, so a longer step may serve more requests. Times are of "
-        "their operators alone, to which the host adds its own"
+        "operators alone, in passes of the mean size under this load: evaluate and dag add what the host takes to "
+        "each, and time a prompt by itself"
     )
     return Table(caption=caption, columns=columns, rows=tuple(rows))
 
