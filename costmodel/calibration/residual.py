@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from costmodel.arch import Arch
-from costmodel.arch.attention import Recurrent
+from costmodel.arch.recurrent import Recurrent
 from costmodel.calibration.data_files import BORROWED_FROM, DATA, residual_file
 from costmodel.dtypes import storage
 from costmodel.engine import EngineTraits

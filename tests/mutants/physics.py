@@ -93,15 +93,18 @@ PHYSICS: tuple[Change, ...] = (
         ("BORROWED_SD[t] ** 2 if borrows", "BORROWED_SD[t] if borrows"),
     ),
     *changes_of(
-        "costmodel/disaggregated/pools.py",
+        "costmodel/disaggregated/prefill_pool.py",
         ("(1.0 + self.length_cv2)", "(1.0 - self.length_cv2)"),
+        ("return np.minimum(self.most_per_s, self.links_per_s)", "return self.most_per_s"),
+        ("own = lone / (1.0 - utilisation * (1.0 - lone / full))", "own = lone"),
+    ),
+    *changes_of(
+        "costmodel/disaggregated/decode_pool.py",
         ("self.factors.handover_steps * tpot_s", "tpot_s"),
         ("wire, start = handed * self.wire_s,", "wire, start = self.wire_s,"),
         ("self.load.decode_rounds * idle", "self.load.decode_rounds"),
         ("held = residence / decode_s", "held = decode_s / decode_s"),
-        ("return np.minimum(self.most_per_s, self.links_per_s)", "return self.most_per_s"),
         ("(own.running_step_s + own.longest_s) * factor", "own.longest_s * factor"),
-        ("own = lone / (1.0 - utilisation * (1.0 - lone / full))", "own = lone"),
     ),
     *changes_of(
         "costmodel/disaggregated/decode_steps.py",
