@@ -24,7 +24,7 @@ PHYSICS: tuple[Change, ...] = (
     *changes_of(
         "costmodel/arch/attention.py",
         ("return self.kv_heads_per_rank(cut) * (self.head_dim + self", "return self.kv_heads * (self.head_dim + self"),
-        ("return seen / (cut.attn_cp * cut.dcp) * (self.latent_dim", "return seen * (self.latent_dim"),
+        ("context=tokens / (cut.attn_cp * cut.dcp) * each", "context=tokens * each"),
     ),
     *changes_of(
         "costmodel/step/step_inputs.py",
