@@ -18,8 +18,8 @@ from autotune.validation.percentiles import (
     run_by_percentiles,
 )
 from autotune.validation.pool_prediction import THROUGHPUTS, predicted_means, predicted_pool_latencies
+from costmodel.calibration.measured_cells import own_key
 from costmodel.calibration.profile import LEAST_RUNS, Profile
-from costmodel.calibration.residual import own_key
 from costmodel.errors import InputError
 from costmodel.estimate.normal import Z90
 from costmodel.measured.implausible import Contradiction, contradiction

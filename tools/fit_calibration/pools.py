@@ -23,7 +23,7 @@ from autotune.engines import traits_by_name
 from autotune.validation.metrics import errors_of
 from autotune.validation.pool_report import slo_pools
 from costmodel.calibration.data_files import DATA
-from costmodel.calibration.residual import arch_key
+from costmodel.calibration.measured_cells import arch_key
 from costmodel.disaggregated.closed_loop import settle
 from costmodel.disaggregated.decode_pool import DecodePool
 from costmodel.disaggregated.pool_calibration import (
