@@ -96,7 +96,12 @@ def schedule(
         raise InputError.single("--traffic", message)
     seconds = duration_s(every, "--every")
     duration_s(window, "--window")
-    place = absolute if emit in ("systemd", "cron") else str
+    here = emit in ("systemd", "cron")
+    if here and given["STUDY"] is not None and not Path(study).is_file():
+        raise InputError.single("STUDY", f"must be a file on this machine, where {emit} runs it; there is no {study}")
+    if here and given["--traffic"] is not None and "://" not in traffic and not Path(traffic).exists():
+        click.echo(f"assumed: --traffic {traffic} is not there: every run ends with an error until it is", err=True)
+    place = absolute if here else str
     command = ["retune", place(study), "--traffic", source(traffic, place)]
     command += ["--state", place(state), "--window", window]
     command += ["--apply"] if apply else []

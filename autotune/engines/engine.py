@@ -21,7 +21,7 @@ from autotune.engines.model_classes import has
 from autotune.engines.option_reader import Command, OptionReader
 from autotune.engines.options import DATA, OptionList, choose_version, flat_fields, option_list, versions
 from autotune.engines.pair_rules import PairRule
-from autotune.engines.service import Service
+from autotune.engines.service import Service, StartLimits
 from autotune.engines.start_options import StartOptions
 from autotune.engines.supported import Supported
 from autotune.engines.surroundings import ReplicaNodes, Router, ServerMetrics
@@ -300,15 +300,19 @@ class Engine(Supported):
         """Image that has the client; None: the server's."""
         return None
 
-    def config_values(self, table: Mapping[Any, Any], options: OptionList) -> dict[str, Any]:
-        """The fields of a configuration file as options: name -> text, list of texts, or a truth value."""
-        return options.config_values(table) if self.config_is_options else flat_fields(table)
+    def config_values(self, table: Mapping[Any, Any]) -> dict[str, Any]:
+        """The fields of a configuration file that are not options: name, of fields of fields with dots -> value."""
+        return flat_fields(table)
 
     def knows_field(self, name: str, options: OptionList) -> bool:
-        """Whether a field of a configuration file means something."""
-        if self.config_is_options:
-            return name in options.options or name in ("model", "model_tag")
+        """Whether such a field means something."""
         return name in options.fields or name.partition(".")[0] in self.config_tables
+
+    def memory_share(self, limits: StartLimits) -> float:
+        """What a server is told of its share of memory (`memory_options`)."""
+        if self.memory_is_of_everything:
+            return limits.gpu_memory_utilization
+        return limits.kv_free_fraction if self.traits.kv_fraction_is_of_free else limits.static_fraction
 
     def is_worker(self, command: Command) -> bool:
         """Whether a command is no server's head; a rank that only the cluster fills in counts as the first."""

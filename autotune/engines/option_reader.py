@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 from autotune.engines.options import OptionList
 from costmodel.errors import Problem
 
-_HUMAN = {"k": 10**3, "m": 10**6, "g": 10**9, "K": 2**10, "M": 2**20, "G": 2**30}
-"""Suffixes as vLLM reads them: small letters are decimal, capital ones binary."""
+_HUMAN = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+"""Suffixes as vLLM reads them (`human_readable_int`): small letters are decimal, and alone take fractions; capital
+ones are binary.
+"""
 MAX_VALUE = 10**9
 
 
@@ -28,6 +31,8 @@ class Command:
     unknown: tuple[str, ...]
     """What this version does not know, as it was written."""
     assumptions: tuple[str, ...] = ()
+    turned_off: Mapping[str, str] = field(default_factory=dict)
+    """Flag -> what turned it off, as it was written."""
     own: tuple[str, ...] = ()
     """Options that the program which starts the engine takes for itself."""
 
@@ -63,8 +68,10 @@ class OptionReader:
         if value is None:
             default = self.default(name)
             return default if isinstance(default, int) and not isinstance(default, bool) else fallback
-        match = re.fullmatch(r"(\d{1,12})([kKmMgG]?)", value)
-        number = int(match[1]) * _HUMAN.get(match[2], 1) if match else -1
+        match = re.fullmatch(r"(\d{1,12})([kKmMgGtT]?)|(\d{1,12}\.\d{1,12})([kmgt])", value.strip())
+        number = -1
+        if match is not None:
+            number = int(Decimal(match[1] or match[3]) * _HUMAN.get(match[2] or match[4], 1))
         if not least <= number <= MAX_VALUE:
             option = self.command.options.options.get(name)
             where = name if option is None else option.flags[0]

@@ -8,7 +8,6 @@ where it means replicas is never written for attention data parallelism.
 
 from __future__ import annotations
 
-import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -80,20 +79,6 @@ class OptionList:
         """The option that a spelling names; underscores stand for hyphens, as the engines' parsers take them."""
         name = self.spellings.get(flag) or self.spellings.get(_hyphens(flag))
         return None if name is None else self.options[name]
-
-    def config_values(self, table: Mapping[Any, Any]) -> dict[str, Any]:
-        """The fields of a file that stand for these options: name -> text, list of texts, or a truth value."""
-        out: dict[str, Any] = {}
-        for key, value in table.items():
-            option = self.find(f"--{str(key).replace('_', '-')}")
-            name = str(key) if option is None else option.name
-            if isinstance(value, Mapping):
-                out[name] = json.dumps(value, default=str)
-            elif isinstance(value, list):
-                out[name] = [str(item) for item in value]
-            elif value is not None:
-                out[name] = value if isinstance(value, bool) else str(value)
-        return out
 
     def require(self, name: str, *, meaning: str | None = None, in_file: bool = False) -> Option:
         """An option by the engine's own name for it.

@@ -30,7 +30,7 @@ from autotune.engines.option_reader import OptionReader
 from autotune.engines.options import OptionList
 from autotune.engines.pair_rules import SGLANG_CONNECTORS, SGLANG_WHOLE_PROMPTS
 from autotune.engines.service import Service
-from autotune.engines.start_options import SGLANG_START
+from autotune.engines.start_options import DISPATCH_VARIABLE, SGLANG_START
 from autotune.engines.surroundings import ReplicaNodes, Router, ServerMetrics
 from costmodel.arch import Arch
 from costmodel.engine import CacheDtype, EngineTraits
@@ -38,7 +38,7 @@ from costmodel.errors import InputError
 from costmodel.plan.layout import Layout
 
 DIST_PORT = 20000
-DISPATCH_VARIABLE, DISPATCH_TOKENS = "SGLANG_DEEPEP_NUM_MAX_DISPATCH_TOKENS_PER_RANK", 128
+DISPATCH_TOKENS = 128
 """Tokens that a rank may send in a decode step by DeepEP, and their number unless it is set (sglang/srt/environ.py)."""
 SHARED_EXPERTS_WHOLE = "SGLANG_SHARED_EXPERT_TP1"
 """Keeps shared experts whole on every rank (sglang/srt/environ.py), as all-to-all backends do by themselves."""

@@ -19,8 +19,19 @@ from costmodel.engine import EngineTraits
 from costmodel.errors import InputError
 from costmodel.hardware import Gpu
 
-_ALSO_SAID = {"fp8_e4m3": "fp8", "fp8_e5m2": "fp8", "bfloat16": "bf16", "float16": "fp16", "half": "fp16"}
-"""What cache options take beside the names that commands are written with -> ours."""
+_ALSO_SAID = {
+    **dict.fromkeys(("fp8_e4m3", "fp8_e5m2", "fp8_inc", "fp8_ds_mla"), "fp8"),
+    "fp4_mx_block16": "nvfp4",
+    "bfloat16": "bf16",
+    "float16": "fp16",
+    "half": "fp16",
+}
+"""What cache options take beside the names that commands are written with -> ours.
+
+`fp4_mx_block16` has a byte for each 16 values, as NVFP4 has (SGLang, mem_cache).
+"""
+_NEARLY = {"fp8_ds_mla": "taken as fp8: its scales and its part in 16 bits are left out"}
+"""Those of `_ALSO_SAID` that take more: of 656 bytes a token and layer, fp8 counts 576 (vLLM, flashmla_sparse.py)."""
 
 
 class Supported(ABC):
@@ -138,6 +149,13 @@ class Supported(ABC):
         """Ours for what the option says; None for `auto`, the checkpoint's. The name itself where it is not ours."""
         ours = (dtype for dtype, names in self.kv_names.items() if name in names)
         return None if name == "auto" else next(ours, _ALSO_SAID.get(name, name))
+
+    def unpriced_cache(self, name: str, arch: Arch | None) -> str | None:
+        """What the cache option says, where the cache that it asks for is not the one that is scored; else None."""
+        dtype = self.kv_dtype(name)
+        if dtype is None or dtype in self.kv_names or dtype == (None if arch is None else arch.kv_dtype):
+            return f"{name} ({_NEARLY[name]})" if name in _NEARLY else None
+        return name
 
     def weight_name(self, service: Service) -> str | None:
         """The quantisation to make when loading; None where the checkpoint already is of the plan's dtype.

@@ -262,10 +262,10 @@ class Trtllm(Engine):
         packed = (*cache_words(service.arch, TRTLLM_CACHE), *self.unchecked(service.arch, service.knobs.weight_dtype))
         return (fraction, ssh, *packed) if nodes > 1 else (fraction, *packed)
 
-    def config_values(self, table: Mapping[Any, Any], options: OptionList) -> dict[str, Any]:
+    def config_values(self, table: Mapping[Any, Any]) -> dict[str, Any]:
         """Of an empty `cuda_graph_config` it is said that it is: no graphs are captured then."""
         graphs = {"cuda_graph_config": "null"} if table.get("cuda_graph_config", 0) is None else {}
-        return super().config_values(table, options) | graphs
+        return super().config_values(table) | graphs
 
     def layout(self, options: OptionReader, arch: Arch | None, servers: int) -> Layout:
         """TP is the width of a stage, attention-DP takes all of it."""

@@ -137,7 +137,7 @@ class Vllm(Engine):
     """Choices of `--kv-cache-dtype`."""
     weight_names: ClassVar[Mapping[str, str]] = {"fp8": "fp8"}
     speculative_option = "--speculative-config"
-    start_options = VLLM_START
+    start_options = replace(VLLM_START, own_variables=tuple(quick_experts.values()))
 
     programs = (
         ("vllm", "serve"),

@@ -24,11 +24,13 @@ from autotune.study import Study
 from autotune.study.own_calibration import UNUSED
 from autotune.text.numbers import within
 from autotune.tuning import BaselineResult, PlanResult, TuneResult
+from costmodel.arch.catalog import GUESSED
 
 MATTER = (
     ("calibration: ", ""),
     (UNUSED, "the calibration profile unused, as it covers nothing of this"),
     ("approximated: ", ""),
+    (GUESSED, "what is quantised, by the model's name alone"),
     ("prompts take a third", "the closed form, though prompts take a third of the time"),
     ("search.gpus not given", "GPU counts in steps"),
     ("workload.prefix_cache_hit_frac not given", "no prefix cache"),

@@ -9,13 +9,14 @@ from typing import Any
 from autotune.comparison.verdict import duration_words
 from autotune.metrics import METRICS
 from autotune.report.comparison import SIDES
-from autotune.report.evaluation_text import assumed_block, next_blocks
+from autotune.report.evaluation_text import assumed_block, next_blocks, said_openly
 from autotune.report.text_blocks import Block, Cell, Report, named, text_table
 from autotune.report.vocabulary.titles import LIMITS, MEMORY, TONES
 from autotune.report.vocabulary.words import GIB, asked, count, gib, measure, percent, signed, united
 from autotune.scoring.gpu_time import OPERATORS, operator_title
 from autotune.scoring.overload import WAITING, overload_of
 from autotune.text.numbers import number, probability
+from costmodel.arch.catalog import GUESSED
 
 _SHOWN_FRAC = 0.005
 """Operators whose change is below this share of a request's GPU time are summed up in one row."""
@@ -42,7 +43,7 @@ def remarks(document: Mapping[str, Any]) -> tuple[str, ...]:
     own = document["current"].get("started_with")
     out = [f"Never measured: {', '.join(document['never_measured'])}."] if document["never_measured"] else []
     out += [f"The current plan is started with {', '.join(own)}."] if own else []
-    return tuple(out)
+    return (*out, *said_openly(document, GUESSED, f"current plan: {GUESSED}"))
 
 
 BRIEF = ("simulated", "metrics", "switch", "next")

@@ -21,6 +21,7 @@ from autotune.report.vocabulary.words import SHARES, asked, measure, short_unit,
 from autotune.scoring.overload import ENDLESS
 from autotune.scoring.unsure_means import UNSURE
 from autotune.text.numbers import number, probability, room_words, within
+from costmodel.arch.catalog import GUESSED
 
 CHECKS = {**LIMITS, "gpus": "GPUs"}
 """Check -> its title: the limits, and what is checked besides."""
@@ -48,11 +49,16 @@ def _headline(document: Mapping[str, Any]) -> str:
 def stands_lines(document: Mapping[str, Any]) -> tuple[str, ...]:
     """What was never measured or is left idle, why it cannot be launched, what it is not held against, how sure."""
     refused = f"Export refuses it: {document['export_refuses']}." if document["export_refuses"] else ""
-    said = [f"{text[0].upper()}{text[1:]}." for text in document["assumptions"] if text.startswith(UNSURE)]
+    said = said_openly(document, *UNSURE, GUESSED)
     left_out = (f"{text}." for text in document["assumptions"] if " left out here: " in text)
     return tuple(
         line for line in (document["never_measured"], document["leaves_idle"], refused, *left_out, *said) if line
     )
+
+
+def said_openly(document: Mapping[str, Any], *begins: str) -> list[str]:
+    """Assumptions that begin so, as sentences: those that are said whether all are asked for or not."""
+    return [f"{text[0].upper()}{text[1:]}." for text in document["assumptions"] if text.startswith(begins)]
 
 
 BRIEF = ("summary", "strategy", "rate_match", "claims", "next")

@@ -106,6 +106,7 @@ def import_document(imported: Imported) -> dict[str, Any]:
         "cuda_graphs": imported.started.cuda_graphs,
         "speculative": imported.started.drafts or None,
         "checkpoint_dtype": imported.checkpoint_dtype,
+        "checkpoint_kv_dtype": imported.checkpoint_kv_dtype,
         "unknown": list(imported.unknown),
         "not_priced": list(imported.started.not_priced),
         "defaults": dict(imported.defaults),

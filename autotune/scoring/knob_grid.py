@@ -170,15 +170,16 @@ class KnobGrid:
         )
 
     def evaluate(self, concurrency: Floats) -> Estimate:
-        """Estimate every row with so many requests in flight over all replicas, whatever the study says arrives."""
-        load, kinds = self.load(concurrency), self._kinds()
+        """Estimate every row with so many requests in flight over all replicas, as many as the study says arrive or
+        others."""
+        load, kinds, arrivals = self.load(concurrency), self._kinds(), self.offered_per_s is not None
         if kinds is None:
-            return self.batch.evaluate(load, **self.bounds())
+            return self.batch.evaluate(load, **self.bounds(), arrivals=arrivals)
         # all kinds in one batch: what an evaluation takes is mostly numpy's overhead per call
         rows, count = len(self.batched_tokens), len(kinds.isl)
         spread = self.batch.take(np.tile(np.arange(rows), count))
         bounds = {name: np.tile(b, count) if b.size > 1 else b for name, b in self.bounds().items()}
-        return combined(spread.evaluate(point_loads(load, kinds, rows), **bounds), kinds)
+        return combined(spread.evaluate(point_loads(load, kinds, rows), **bounds, arrivals=arrivals), kinds)
 
     def admitted(self, concurrency: Floats) -> Floats:
         """Requests of a replica that have KV cache and a seat with so many in flight over all replicas."""

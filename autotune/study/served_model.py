@@ -7,8 +7,8 @@ from pathlib import Path
 
 from costmodel.arch import Arch, load_model, with_dtypes
 from costmodel.arch.block import HEAD
-from costmodel.arch.catalog import find_model
-from costmodel.arch.weights import weight_groups
+from costmodel.arch.catalog import GUESSED, find_model
+from costmodel.arch.weights import weight_bytes, weight_groups
 from costmodel.dtypes import BYTES_PER_WEIGHT
 from costmodel.errors import InputError
 
@@ -21,8 +21,11 @@ class ServedModel:
     """What the name of a model in a command says beside the study's own model."""
 
     dtype: str | None = None
-    """Storage dtype of its weights where the checkpoint differs from the study's; None: it does not, or is not known.
+    """Storage dtype of its weights where the checkpoint differs from the study's, the nearest one where its modules
+    differ; None: it does not, or is not known.
     """
+    kv_dtype: str | None = None
+    """The same of the KV cache that it asks for."""
     said: tuple[str, ...] = ()
     """What was assumed."""
 
@@ -45,14 +48,21 @@ def served_model(name: str, arch: Arch) -> ServedModel:
         raise InputError.single(
             "model", f"must be the study's, {arch.name}: what runs serves {name}. Ask with a study of that model"
         )
+    guessed = tuple(text for text in served.assumptions if text.startswith(GUESSED))
+    kv, kv_said = None, ""
+    if served.kv_dtype != arch.kv_dtype:
+        kv, kv_said = served.kv_dtype, f", with a KV cache in {served.kv_dtype}"
     if served.layers == arch.layers:
-        return ServedModel(said=(taken,))
-    dtype = next(
-        (d for d in BYTES_PER_WEIGHT if with_dtypes(arch, gemm_dtype=d, moe_dtype=d).layers == served.layers), None
-    )
-    if dtype is None:
-        return ServedModel(said=(f"{taken}: its weights are stored otherwise, which is left out",))
-    return ServedModel(dtype=dtype, said=(f"{taken}, with weights in {dtype}",))
+        return ServedModel(kv_dtype=kv, said=(f"{taken}{kv_said}", *guessed))
+    size = weight_bytes(served)
+    kinds = {dtype: with_dtypes(arch, gemm_dtype=dtype, moe_dtype=dtype) for dtype in BYTES_PER_WEIGHT}
+    dtype = next((name for name, kind in kinds.items() if kind.layers == served.layers), None)
+    if dtype is not None:
+        return ServedModel(dtype=dtype, kv_dtype=kv, said=(f"{taken}, with weights in {dtype}{kv_said}", *guessed))
+    sizes = {name: weight_bytes(kind) for name, kind in kinds.items()}
+    dtype = min(sizes, key=lambda name: abs(sizes[name] - size))
+    said = f"{taken}, with weights in {dtype} ({sizes[dtype] / 1e9:,.1f} GB where its own are {size / 1e9:,.1f} GB)"
+    return ServedModel(dtype=dtype, kv_dtype=kv, said=(f"{said}{kv_said}: name it as the study's model", *guessed))
 
 
 def _shape(arch: Arch) -> tuple[int, int, dict[str, int]]:

@@ -14,10 +14,11 @@ from typing import Any
 
 from costmodel.arch.arch import Arch, Layer
 from costmodel.arch.block import ATTENTION, DENSE, EXPERTS, SHARED, B, Matrix
+from costmodel.arch.config.checkpoint import quantised_as
 from costmodel.arch.config.module_names import is_plain_always
 from costmodel.arch.config.read import read_config
 from costmodel.arch.weights import checkpoint_dtype, weight_bytes
-from costmodel.dtypes import is_same_precision
+from costmodel.dtypes import is_quantised, is_same_precision
 from costmodel.errors import InputError
 
 _DATA = files("costmodel.arch") / "catalog_data"
@@ -29,6 +30,9 @@ _SUFFIX_DTYPES = {
     **dict.fromkeys(("w8a8", "int8"), "int8"),
     "bf16": "bf16",
 }
+GUESSED = "quantisation guessed by the name: "
+"""How it is said that nothing is known of a checkpoint's quantisation but what its name says."""
+QUANTISED = "quantization_config"
 _SAME = r"(-(instruct|base|it|hf|chat|thinking|v0\.1|v0\.3|\d{4}|v\d))+$"
 
 
@@ -134,11 +138,20 @@ def load_model(name: str) -> Arch:
             "and `calibrate` take a folder of them with --models",
         )
     config = json.loads((_DATA / (found.catalog.replace("/", "--") + ".json")).read_text(encoding="utf-8"))
-    arch = read_config({**config, **found.changes}, name=found.hub or name.strip())
-    if arch.name != found.catalog:
-        said = f"config of {arch.name} taken to be that of {found.catalog}"
-        arch = replace(arch, assumptions=(*arch.assumptions, said))
-    return stored_in(arch, found.dtype)
+    config |= {field: value for field, value in found.changes.items() if field != QUANTISED}
+    if QUANTISED in found.changes:
+        config = quantised_as(config, found.changes[QUANTISED])
+    arch = read_config(config, name=found.hub or name.strip())
+    said = [] if arch.name == found.catalog else [f"config of {arch.name} taken to be that of {found.catalog}"]
+    if QUANTISED in found.changes and found.hub not in _aliases()["same_config"]:
+        said.append(f"{GUESSED}{arch.name} taken to be quantised as the published checkpoint that is called so")
+    stored = stored_in(arch, found.dtype)
+    if stored.layers != arch.layers and is_quantised(str(found.dtype)):
+        said.append(
+            f"{GUESSED}{arch.name} taken to hold {found.dtype} in all layers, and a KV cache in {stored.kv_dtype}; "
+            "what its makers left in 16 bits and which cache they ask for stands in the folder with its config.json"
+        )
+    return replace(stored, assumptions=(*arch.assumptions, *said))
 
 
 @lru_cache(maxsize=256)

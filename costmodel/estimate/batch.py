@@ -205,21 +205,28 @@ class PlanBatch:
         """
         return admitted(self.layout, load, _memory(self, load, longest_prompt, memory_fraction))
 
-    def evaluate(self, load: Load, *, longest_prompt: Floats, memory_fraction: Floats) -> Estimate:
+    def evaluate(
+        self, load: Load, *, longest_prompt: Floats, memory_fraction: Floats, arrivals: bool = False
+    ) -> Estimate:
         """Estimate every plan under `load` (columns of shape `(size,)` or `(1,)`).
 
-        `memory_fraction` is the engine's KV setting: of total memory or of free (`EngineTraits`).
+        Args:
+            load: what is asked of the plans.
+            longest_prompt: tokens.
+            memory_fraction: the engine's KV setting: of total memory or of free (`EngineTraits`).
+            arrivals: whether what is in flight stands for requests that arrive whatever the server does.
         """
         pieces = _pieces(self.layout.pp, self.size)
         if len(pieces) == 1:
-            return _evaluate(self, load, longest_prompt, memory_fraction)
+            return _evaluate(self, load, longest_prompt, memory_fraction, arrivals)
         out: dict[str, Any] = {}
         for index in pieces:
             # neighbours are copied faster than what is gathered
             near = index[-1] - index[0] == len(index) - 1
             part = slice(index[0], index[-1] + 1) if near else index
             piece = self._map(lambda c, p=part: c.slice(p), part, len(index))
-            done = _evaluate(piece, load.slice(part), _pick(longest_prompt, part), _pick(memory_fraction, part))
+            bounds = _pick(longest_prompt, part), _pick(memory_fraction, part)
+            done = _evaluate(piece, load.slice(part), *bounds, arrivals)
             for f in fields(Estimate):
                 values = getattr(done, f.name)
                 if f.name not in out:
@@ -275,10 +282,13 @@ def _popularity(entries: Sequence[PlanEntry], skew: float) -> Floats:
     return out
 
 
-def _evaluate(batch: PlanBatch, load: Load, longest_prompt: Floats, memory_fraction: Floats) -> Estimate:
+def _evaluate(
+    batch: PlanBatch, load: Load, longest_prompt: Floats, memory_fraction: Floats, arrivals: bool
+) -> Estimate:
     memory, state = _solve(batch, load, longest_prompt, memory_fraction)
     situation = Situation.of(batch.layout, load.concurrency / batch.layout.replicas, load.isl, load.osl)
-    return steady_estimate(batch.layout, load, memory, state, Correction.of(batch.residual, situation))
+    correction = Correction.of(batch.residual, situation)
+    return steady_estimate(batch.layout, load, memory, state, correction.of_arrivals if arrivals else correction)
 
 
 def _mean_tokens(batch: PlanBatch, load: Load) -> Floats:

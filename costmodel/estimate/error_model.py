@@ -123,6 +123,17 @@ class Correction:
         (ttft, ttft_sd), (tpot, tpot_sd) = (situation.factor(residual, target) for target in ("ttft", "tpot"))
         return cls(ttft_factor=ttft, tpot_factor=tpot, ttft_log_sd=ttft_sd, tpot_log_sd=tpot_sd)
 
+    @property
+    def of_arrivals(self) -> Correction:
+        """The same where requests arrive whatever the server does.
+
+        What first tokens were off by beyond the pace of steps was learnt in closed loops, and is mostly how requests
+        bunch there. Arrivals that do not wait for others do not bunch so: it is no expectation, but adds to what is not
+        known.
+        """
+        beyond_log = np.log(self.ttft_factor / self.tpot_factor)
+        return replace(self, ttft_factor=self.tpot_factor, ttft_log_sd=np.hypot(self.ttft_log_sd, beyond_log))
+
     def throughput_log_sd(self, ttft_share: Floats) -> Floats:
         """Standard deviation of the log of every throughput, where TTFT is such a share of a request's time."""
         first, rest = ttft_share * self.ttft_log_sd, (1.0 - ttft_share) * self.tpot_log_sd

@@ -22,8 +22,8 @@ from costmodel.arch import (
     with_dtypes,
 )
 from costmodel.arch.attention import GroupedQuery
-from costmodel.arch.catalog import find_model
-from costmodel.arch.weights import block_params
+from costmodel.arch.catalog import GUESSED, find_model
+from costmodel.arch.weights import block_params, weight_bytes
 from costmodel.errors import InputError
 
 
@@ -54,7 +54,8 @@ def test_every_catalog_entry_loads() -> None:
         ("meta-llama/Llama-3.1-8B-Instruct", "meta-llama/Meta-Llama-3.1-8B", None, "bf16"),
         ("nvidia/Llama-3.1-8B-Instruct-FP8", "meta-llama/Meta-Llama-3.1-8B", None, "fp8"),
         ("deepseek-ai/DeepSeek-R1-0528", "deepseek-ai/DeepSeek-R1", None, "fp8_block"),
-        ("nvidia/DeepSeek-R1-FP4", "deepseek-ai/DeepSeek-R1", None, "nvfp4"),
+        ("nvidia/DeepSeek-R1-FP4", "deepseek-ai/DeepSeek-R1", None, "bf16"),
+        ("someone/DeepSeek-R1-AWQ", "deepseek-ai/DeepSeek-R1", None, "int4"),
         ("Qwen/Qwen3-235B-A22B-Instruct-2507", "Qwen/Qwen3-235B-A22B", None, "bf16"),
         ("llama-3.3-70b", "meta-llama/Meta-Llama-3.1-70B", "meta-llama/Llama-3.3-70B-Instruct", "bf16"),
         ("deepseek-ai/deepseek-v3", "deepseek-ai/DeepSeek-V3", "deepseek-ai/DeepSeek-V3", "fp8_block"),
@@ -67,6 +68,45 @@ def test_names_people_write(written: str, config: str, name: str | None, dtype: 
     assert found is not None
     assert (found.catalog, arch.name, arch.dtypes.attention) == (config, name or written, dtype)
     assert any(config in said for said in arch.assumptions) is (arch.name != config)
+
+
+@pytest.mark.parametrize(
+    ("name", "attention", "experts", "kv", "gigabytes"),
+    [
+        ("nvidia/DeepSeek-V3-0324-NVFP4", "bf16", "nvfp4", "bf16", 396.7),
+        ("nvidia/DeepSeek-V3-0324-FP4", "bf16", "nvfp4", "bf16", 396.7),
+        ("nvidia/Kimi-K2.6-NVFP4", "bf16", "nvfp4", "fp8", 594.2),  # 595.15 GB of files, 0.94 of them a vision tower
+        ("nvidia/Qwen3-30B-A3B-NVFP4", "nvfp4", "nvfp4", "fp8", 18.1),
+        ("nvidia/Qwen3-32B-NVFP4", "nvfp4", None, "fp8", 20.7),
+    ],
+)
+def test_published_quantised_checkpoints(
+    name: str, attention: str, experts: str | None, kv: str, gigabytes: float
+) -> None:
+    """What their makers left in 16 bits, and the cache that they ask for, are those of their own settings."""
+    arch = load_model(name)
+    assert (arch.dtypes.attention, arch.kv_dtype) == (attention, kv)
+    assert experts is None or arch.dtypes.experts == experts
+    assert weight_bytes(arch) / 1e9 == pytest.approx(gigabytes, abs=0.1)
+    assert not any(text.startswith(GUESSED) for text in arch.assumptions)
+
+
+@pytest.mark.parametrize(
+    ("name", "guessed"),
+    [
+        ("someone/DeepSeek-V3-0324-NVFP4", "quantised as the published checkpoint"),
+        ("nvidia/Qwen3-235B-A22B-NVFP4", "hold nvfp4 in all layers, and a KV cache in bf16"),
+        ("someone/Llama-3.1-70B-FP8", "hold fp8 in all layers, and a KV cache in bf16"),
+        ("someone/DeepSeek-V3-FP8", ""),
+        ("someone/DeepSeek-V3-BF16", ""),
+        ("meta-llama/Llama-3.1-8B-Instruct", ""),
+    ],
+)
+def test_a_quantisation_that_is_guessed_is_said(name: str, guessed: str) -> None:
+    """Of a name of which nothing but its suffix is known; not where the checkpoint is stored so anyway."""
+    said = [text for text in load_model(name).assumptions if text.startswith(GUESSED)]
+    assert len(said) == bool(guessed)
+    assert all(guessed in text for text in said)
 
 
 def test_fields_that_differ_from_the_entry_are_read() -> None:

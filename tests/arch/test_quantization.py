@@ -369,6 +369,7 @@ def test_names_of_no_dtype(name: str) -> None:
         ({"sparsity_config": {"format": "sparse-24-bitmask", "sparsity_structure": "2:4"}}, "sparsity_config"),
         ({"transform_config": {"config_groups": {"R3": {"type": "hadamard"}}}}, "transform_config"),
         ({"codebooks": 2}, "codebooks"),
+        ({"format": "marlin-24"}, "format"),
     ],
 )
 def test_a_setting_that_is_not_known_is_named(settings: dict[str, Any], name: str) -> None:

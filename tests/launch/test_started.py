@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,14 @@ from click.testing import CliRunner
 from autotune.cli.current import Current, with_current
 from autotune.cli.main import cli
 from autotune.comparison import compare
-from autotune.launch.reading.import_plan import Imported, import_plan
+from autotune.launch.reading.import_plan import import_plan
 from autotune.study import OwnOptions, Study, load_study
 from autotune.tuning.given_plan import score_baseline
+from costmodel.arch.catalog import GUESSED
 from costmodel.errors import InputError
+from tests.launch.commands import NAME, SGLANG, VLLM, trtllm
 from tests.studies import SMALL
 
-NAME = "meta-llama/Llama-3.1-8B-Instruct"
-VLLM = f"vllm serve {NAME} --port 9000 --served-model-name x"
-SGLANG = f"python -m sglang.launch_server --model-path {NAME} --port 9000"
 DRAFTS = ("speculative={draft_tokens=3, accepted_per_step=2.2}",)
 EAGLE = """--speculative-config '{"method":"eagle3","num_speculative_tokens":3}'"""
 
@@ -62,6 +62,55 @@ def test_vllm_without_graphs(options: str, eager: bool) -> None:
 
 
 @pytest.mark.parametrize(
+    ("fields", "options"),
+    [
+        ("no-enable-prefix-caching: true", "--no-enable-prefix-caching"),
+        ("compilation-config.cudagraph_mode: NONE", "--compilation-config.cudagraph_mode NONE"),
+        ("compilation-config: { cudagraph_mode: NONE }", """--compilation-config '{"cudagraph_mode": "NONE"}'"""),
+        ("enforce-eager: true", "--enforce-eager"),
+        ("max-model-len: 25.6k", "--max-model-len 25600"),
+        ("tensor-parallel: 8", "--tensor-parallel-size 8"),
+        ("data_parallel_size: 2", "-dp 2"),
+        ("cudagraph-capture-sizes: [1, 2, 4]", "--cudagraph-capture-sizes 1 2 4"),
+        ("optimization-level: 0", "-O0"),
+    ],
+)
+def test_fields_of_a_file_are_options(tmp_path: Path, fields: str, options: str) -> None:
+    """vLLM's `--config` file is read as the same words on the command line are."""
+    file = tmp_path / "options.yaml"
+    file.write_text(f"model: {NAME}\nport: 9000\n{fields}\n", encoding="utf-8")
+    read, told = import_plan(f"vllm serve --config {file}"), import_plan(f"{VLLM} {options}")
+    assert (read.plan, read.started, dict(read.knobs)) == (told.plan, told.started, dict(told.knobs))
+    assert read.unknown == told.unknown == ()
+    assert import_plan(str(file)).started == told.started
+
+
+def test_a_field_that_means_nothing_is_named(tmp_path: Path) -> None:
+    """By the file and its name; what the command line says goes before the file."""
+    file = tmp_path / "options.yaml"
+    file.write_text("enable-prefix-caching: false\nno-such-thing: 1\nport: 1\n", encoding="utf-8")
+    read = import_plan(f"{VLLM} --config {file}")
+    assert read.unknown == ("options.yaml: no-such-thing",)
+    assert read.started.not_priced == ("--enable-prefix-caching=false",)
+    assert import_plan(f"{VLLM} --config {file} --enable-prefix-caching").started.not_priced == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"), [("25.6k", 25_600), ("16.384k", 16_384), ("8K", 8192), ("0.001g", 10**6), ("4096", 4096)]
+)
+def test_numbers_with_suffixes(text: str, tokens: int) -> None:
+    """As vLLM's `human_readable_int` reads them."""
+    assert import_plan(f"{VLLM} --max-num-batched-tokens {text}").knobs["max_num_batched_tokens"] == tokens
+
+
+@pytest.mark.parametrize("text", ["25.6K", "1.5", "k", "-3", "1e4", "2t"])
+def test_numbers_that_are_none(text: str) -> None:
+    """Capital suffixes take no fractions, and nothing above the most that is read counts."""
+    with pytest.raises(InputError, match="must be a whole number"):
+        import_plan(f"{VLLM} --max-num-batched-tokens {text}")
+
+
+@pytest.mark.parametrize(
     ("options", "version", "eager"),
     [
         ("", None, False),
@@ -75,12 +124,6 @@ def test_vllm_without_graphs(options: str, eager: bool) -> None:
 def test_sglang_without_graphs(options: str, version: str | None, eager: bool) -> None:
     """The same of SGLang, whose graphs of prompts are others."""
     assert import_plan(f"{SGLANG} {options}", version=version).started.cuda_graphs is not eager
-
-
-def trtllm(folder: Path, text: str) -> Imported:
-    """A server of TensorRT-LLM with a file of the LLM API."""
-    (folder / "llm.yaml").write_text(text, encoding="utf-8")
-    return import_plan(f"trtllm-serve {NAME} --extra_llm_api_options {folder / 'llm.yaml'}")
 
 
 def test_trtllm_reads_its_file(tmp_path: Path) -> None:
@@ -104,41 +147,6 @@ scheduler_config: { capacity_scheduler_policy: MAX_UTILIZATION }
 
 
 @pytest.mark.parametrize(
-    ("command", "said"),
-    [
-        (f"{VLLM} --cpu-offload-gb 10", ("--cpu-offload-gb 10",)),
-        (f"{VLLM} --cpu-offload-gb 0 --moe-backend auto --performance-mode balanced", ()),
-        (f"{VLLM} --num-gpu-blocks-override 500 --max-model-len 8192", ("--num-gpu-blocks-override 500",)),
-        (f"{VLLM} --enable-chunked-prefill --enable-prefix-caching --trust-remote-code --seed 1", ()),
-        (f"{VLLM} --no-enable-chunked-prefill", ("--disable-chunked-prefill",)),
-        (f"{SGLANG} --cpu-offload-gb 4 --schedule-conservativeness 1", ("--cpu-offload-gb 4",)),
-        (f"{SGLANG} --disable-overlap-schedule --log-level info", ("--disable-overlap-schedule",)),
-        (f"{SGLANG} --max-total-tokens 5000", ("--max-total-tokens 5000",)),
-        (
-            f"{SGLANG} --swa-full-tokens-ratio 0.5 --mamba-full-memory-ratio 0.5 --max-mamba-cache-size 100",
-            ("--swa-full-tokens-ratio 0.5", "--mamba-full-memory-ratio 0.5", "--max-mamba-cache-size 100"),
-        ),
-        (f"{SGLANG} --disable-hybrid-swa-memory", ("--disable-hybrid-swa-memory",)),
-        (f"{VLLM} --quantization bitsandbytes", ("--quantization bitsandbytes",)),
-        (f"{VLLM} --quantization awq --load-format gguf", ("--quantization awq", "--load-format gguf")),
-        (f"{VLLM} -q gptq_marlin", ("--quantization gptq_marlin",)),
-        (f"{VLLM} --quantization fp8 --dtype half", ()),
-        (f"{VLLM} --dtype float32", ("--dtype float32",)),
-        (f"{VLLM.replace('-Instruct', '-Instruct-FP8')} --quantization compressed-tensors", ()),
-        (f"{VLLM.replace('-Instruct', '-Instruct-FP8')} --quantization awq", ("--quantization awq",)),
-        (f"{SGLANG} --quantization awq --dtype float32", ("--quantization awq", "--dtype float32")),
-        (f"{SGLANG} --quantization mxfp4 --dtype bfloat16", ()),
-        (f"{SGLANG} --quantization unquant", ()),
-        (f"{SGLANG} --modelopt-quant fp8", ("--modelopt-quant fp8",)),
-        (f"trtllm-serve {NAME} --backend tensorrt", ("--backend tensorrt",)),
-    ],
-)
-def test_what_no_formula_knows(command: str, said: tuple[str, ...]) -> None:
-    """Options that change speed or memory are named; defaults, and those that change neither, are not."""
-    assert import_plan(command).started.not_priced == said
-
-
-@pytest.mark.parametrize(
     ("command", "option"),
     [
         (f"{VLLM} --runner pooling --convert embed", "--runner pooling and --convert embed"),
@@ -153,11 +161,35 @@ def test_a_server_that_generates_nothing_is_refused(command: str, option: str) -
     assert import_plan(f"{VLLM} --runner generate --convert none").started.not_priced == ()
 
 
-def test_an_object_that_nobody_writes_is_no_harm() -> None:
-    """One as deep as JSON is read is named and not looked into."""
-    for depth in (10, 400, 900, 5000):
-        text = '{"a":' * depth + "1" + "}" * depth
-        assert len(import_plan(f"{VLLM} --compilation-config '{text}'").started.not_priced) == 1
+def test_a_version_that_knows_the_options_is_assumed() -> None:
+    """An option of older versions alone is one that they would start with: their defaults count, and it is named."""
+    read = import_plan(f"{SGLANG} --cuda-graph-bs 128")
+    assert (read.engine_version, read.unknown) == ("0.5.9", ())
+    assert read.started.not_priced == ("--cuda-graph-bs 128",)
+    assert any("0.5.9, the newest that knows --cuda-graph-bs, which 0.5.23 does not" in t for t in read.assumptions)
+    assert import_plan(f"{SGLANG} --cuda-graph-bs 128", version="0.5.23").unknown == ("--cuda-graph-bs 128",)
+    assert import_plan(f"{SGLANG} --no-such-thing").engine_version == import_plan(SGLANG).engine_version
+
+
+def test_a_checkpoint_brings_its_cache_and_its_guesses(path: Path) -> None:
+    """A checkpoint that is served in place of the study's has its own cache, and what is guessed of it is said."""
+    question = load_study(path, ["model=qwen3-30b-a3b"])
+    served = import_plan("vllm serve nvidia/Qwen3-30B-A3B-NVFP4 -tp 8", study=question)
+    assert (served.baseline().weight_dtype, served.baseline().kv_dtype) == ("nvfp4", "fp8")
+    assert not any(GUESSED in text for text in served.assumptions)
+    other = import_plan("vllm serve someone/Qwen3-30B-A3B-AWQ -tp 8", study=question)
+    assert (other.baseline().weight_dtype, other.baseline().kv_dtype) == ("int4", None)
+    assert any(text.startswith(GUESSED) for text in other.assumptions)
+    alone = import_plan("vllm serve someone/Qwen3-30B-A3B-AWQ -tp 8")
+    assert any(text.startswith(GUESSED) for text in alone.assumptions)
+
+
+def test_a_checkpoint_of_several_dtypes_is_taken_in_the_nearest(path: Path) -> None:
+    """Attention in 16 bits beside experts in NVFP4 is no dtype of a plan: both sizes are said."""
+    question = load_study(path, ["model=deepseek-v3"])
+    served = import_plan("vllm serve nvidia/DeepSeek-V3-0324-NVFP4 -tp 8", study=question)
+    assert served.baseline().weight_dtype == "nvfp4"
+    assert any("380.3 GB where its own are 396.7 GB" in text for text in served.assumptions)
 
 
 def test_an_export_says_that_graphs_are_switched_on(path: Path) -> None:
@@ -256,3 +288,22 @@ def test_options_of_pools(path: Path) -> None:
     )
     runs, own = current(question(path), str(file))
     assert own == OwnOptions(not_priced=("no CUDA graphs of the prefill pool",))
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang", "trtllm"])
+def test_an_export_of_pools_has_nothing_of_its_own(path: Path, engine: str) -> None:
+    """What exports write for the study's share of memory, and what pools need, is no difference from the plan."""
+    asked = [f"engine={engine}", "search.disaggregated=only"]
+    folder = path.parent / "out"
+    words = [word for setting in asked for word in ("--set", setting)]
+    export = ["export", str(path), "--target", engine, "--out", str(folder), *words]
+    assert CliRunner().invoke(cli, export, catch_exceptions=False).exit_code == 0
+    assert import_plan(str(folder)).started.not_priced == ()
+    assert current(question(path, *asked), str(folder))[1] is None
+    less = import_plan(str(folder), study=question(path, *asked, "engine_options.gpu_memory_utilization=0.5"))
+    assert less.started.memory_fraction is not None
+    share = r"((?:mem-fraction-static|gpu-memory-utilization|free_gpu_memory_fraction:) )[0-9.]+"
+    for file in folder.glob("prefill-*"):
+        text = file.read_text(encoding="utf-8")
+        file.write_text(re.sub(share, r"\g<1>0.31", text), encoding="utf-8")
+    assert any("0.31 of the prefill pool" in text for text in import_plan(str(folder)).started.not_priced)

@@ -91,6 +91,19 @@ def test_the_command(target: str) -> None:
     assert "--traffic not given: traffic.csv" in found.stderr
 
 
+@pytest.mark.parametrize("target", ["systemd", "cron"])
+def test_files_that_are_not_there(tmp_path: Path, target: str) -> None:
+    """Where it would run on this machine, a study that lacks is an error and traffic that lacks is said."""
+    missing = str(tmp_path / "no.toml")
+    with pytest.raises(InputError, match=f"there is no {missing}"):
+        CliRunner().invoke(cli, ["schedule", missing, "--emit", target], catch_exceptions=False)
+    traffic = ["--traffic", str(tmp_path / "no.csv")]
+    found = CliRunner().invoke(cli, ["schedule", STUDY, *traffic, "--emit", target])
+    assert found.exit_code == 0
+    assert f"--traffic {traffic[1]} is not there" in found.stderr
+    assert CliRunner().invoke(cli, ["schedule", missing, *traffic, "--emit", "k8s"]).exit_code == 0
+
+
 def test_what_retune_is_told_is_passed_on() -> None:
     """Options that say how to read traffic, and what runs today, are those of each run; what is not given is not."""
     words = [
@@ -136,7 +149,8 @@ def test_the_loop_stops_on_sigterm(tmp_path: Path) -> None:
 def test_a_file_in_a_setting_is_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """cron starts in another folder: a model's config.json is given by its absolute path, a name as it stands."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "own.json").write_text("{}", encoding="utf-8")
+    for file in ("own.json", "s.toml"):
+        (tmp_path / file).write_text("{}", encoding="utf-8")
     for value, wanted in (("own.json", str(tmp_path / "own.json")), ("llama-3.1-8b", "llama-3.1-8b")):
         command = [
             "schedule",

@@ -100,7 +100,8 @@ def _evaluate(study: Study, engine: str, layout: Layout, in_flight: Floats, budg
         "memory_fraction": np.array([study.engine_options.gpu_memory_utilization]),
     }
     batch = PlanBatch.of([entry], expert_skew=work.expert_skew).take(index)
-    return with_backend(batch, [entry], index, load, bounds).evaluate(load, **bounds)
+    arrivals = work.request_rate_per_s is not None
+    return with_backend(batch, [entry], index, load, bounds).evaluate(load, **bounds, arrivals=arrivals)
 
 
 def keeps(study: Study, e: Estimate) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:

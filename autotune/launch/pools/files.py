@@ -61,7 +61,12 @@ def pool_files(launch: PoolLaunch, pools: Pools, target: Target) -> dict[str, Ou
         how = f"{how} Its decider of which prompts go to the prefill pool is that of `{DECIDER_FILE}`."
     document = plan_document(plan, target=target.name)
     document["pools"] = {
-        role: {**asdict(getattr(pools, role)), "layout": layout_values(getattr(pools, role).layout)} for role in ROLES
+        role: {
+            **asdict(getattr(pools, role)),
+            "layout": layout_values(getattr(pools, role).layout),
+            "memory_fraction": plan.engine.memory_share(launch.pools[role].service.limits),
+        }
+        for role in ROLES
     }
     files[MARK] = OutFile(text=json.dumps(document, indent=2, ensure_ascii=False) + "\n")
     files["README.md"] = OutFile(text=_readme(launch, pools, how, files))

@@ -27,7 +27,7 @@ from autotune.study.portable import STUDY_FILE
 from autotune.study.served_model import ServedModel, served_model
 from autotune.traffic.load import load_study
 from costmodel.arch import Arch, load_model, read_config_file
-from costmodel.arch.catalog import find_model
+from costmodel.arch.catalog import GUESSED, find_model
 from costmodel.errors import InputError, Problem
 from costmodel.hardware import Gpu, gpu_names, load_gpu
 from costmodel.plan.layout import LAYOUT_AXES, Layout
@@ -50,6 +50,8 @@ class Imported:
     """Likewise."""
     checkpoint_dtype: str | None
     """Storage dtype of the weights where that is not as the study's checkpoint has them; None: it is, or not known."""
+    checkpoint_kv_dtype: str | None
+    """The same of the KV cache that the checkpoint asks for."""
     unknown: tuple[str, ...]
     """Options and fields that the engine's version does not know."""
     defaults: Mapping[str, Any]
@@ -74,7 +76,7 @@ class Imported:
             engine=self.engine,
             max_num_batched_tokens=tokens,
             weight_dtype=weights.get(str(self.knobs["weight_dtype"]), self.checkpoint_dtype),
-            kv_dtype=kv if kv in ENGINES[self.engine].kv_names else None,
+            kv_dtype=self.checkpoint_kv_dtype if kv is None else kv if kv in ENGINES[self.engine].kv_names else None,
             decode_max_num_seqs=None if self.pools is None else self.knobs["max_num_seqs"],
             max_local_prefill_tokens=self.max_local_prefill_tokens,
         )
@@ -130,6 +132,7 @@ def import_plan(
         assumptions = []
     gpus_of = _gpus_of_pools(heads, document, study)
     parts = [(role, part_of(servers, arch, gpus_of[role], served.dtype)) for role, servers in heads]
+    parts = _with_shares_of_export(parts, document, study)
     problems = [problem for _, part in parts for problem in part.options.problems]
     if problems:
         raise InputError(dict.fromkeys(problems))
@@ -146,6 +149,7 @@ def import_plan(
         layout=whole.layout,
         knobs=whole.knobs,
         checkpoint_dtype=served.dtype,
+        checkpoint_kv_dtype=served.kv_dtype,
         unknown=tuple(dict.fromkeys(text for p in processes for text in p.command.unknown)),
         defaults=defaults_of(whole.options),
         rules_broken=tuple(dict.fromkeys(_broken(parts, arch, command.engine))),
@@ -174,9 +178,26 @@ def import_plan(
         }
         local = setting_of_front(texts_of(source)) or 0
         plan = format_pooled(command.engine, sides[0], sides[1])
-        started = whole.started.of_pools(parts[0][1].started, ENGINES[command.engine].memory_options[-1])
+        started = whole.started.of_pools(parts[0][1].started, ENGINES[command.engine])
         return replace(read, plan=plan, pools=pools, max_local_prefill_tokens=local, started=started)
     return read if folder is None or document is None else _as_exported(read, document, folder)
+
+
+def _with_shares_of_export(
+    parts: Sequence[tuple[str | None, Part]], document: Mapping[str, Any] | None, study: Study | None
+) -> list[tuple[str | None, Part]]:
+    """Pools of an export without the shares of memory that it wrote for the share that the study has."""
+    document = document or {}
+    pools, started = document.get("pools"), document.get("started_with")
+    filled = started.get("gpu_memory_utilization") if isinstance(started, Mapping) else None
+    as_asked = study is None or study.engine_options.gpu_memory_utilization == filled
+    out = []
+    for role, part in parts:
+        side = pools.get(role) if isinstance(pools, Mapping) else None
+        written = side.get("memory_fraction") if isinstance(side, Mapping) else None
+        same = as_asked and written is not None and written == part.started.memory_fraction
+        out.append((role, replace(part, started=replace(part.started, memory_fraction=None)) if same else part))
+    return out
 
 
 def _gpus_of_pools(
@@ -310,7 +331,8 @@ def _arch(command: Command, study: Study | None, model: str | None) -> tuple[Arc
     found = None if command.model is None else find_model(command.model)
     if command.model is not None and found is not None:
         said = f"model {command.model!r} read as {found.catalog} of the catalog"
-        return load_model(command.model), ServedModel(said=(said,))
+        arch = load_model(command.model)
+        return arch, ServedModel(said=(said, *(text for text in arch.assumptions if text.startswith(GUESSED))))
     said = f"model {command.model!r} is not known: name it with --model or --study to complete the plan"
     return None, ServedModel(said=(said,))
 

@@ -72,25 +72,86 @@ def parse_command(words: Sequence[str], *, env: Mapping[str, str] | None = None,
     if found is None:
         raise InputError.single("COMMAND", f"must start {programs_in_words()}, got {' '.join(words)[:120]!r}")
     engine, start = found
-    options, assumed = engine.choose_version(version)
     variables = dict(env or {})
     variables.update((m[1], m[2]) for w in words[:start] if (m := _ASSIGN.match(w)))
-    read = _Reading(engine=engine, options=options, env=variables, rest=list(words[start:]))
-    read.everything()
+    read, assumed = _read_options(engine, version, variables, words[start:])
     named = read.values.get("model") or read.values.get("model_path")
     model = named if isinstance(named, str) else None
     if model is None and read.positional and engine.model_is_positional:
         model = read.positional.pop(0)
     return Command(
         engine=engine.name,
-        options=options,
+        options=read.options,
         model=model,
         values=read.values,
         env=variables,
         unknown=(*read.unknown, *([" ".join(read.positional)] if read.positional else ())),
         assumptions=assumed,
+        turned_off=read.turned_off,
         own=tuple(read.own),
     )
+
+
+def _read_options(
+    engine: Engine, version: str | None, env: Mapping[str, str], words: Sequence[str]
+) -> tuple[_Reading, tuple[str, ...]]:
+    """A command's options and what is assumed of the version: where none is given, the newest that knows most of them.
+
+    No version starts with an option that it does not know.
+    """
+    options, assumed = engine.choose_version(version)
+    newest = best = _Reading.of(engine, options, env, words)
+    for older in engine.versions()[1:] if version is None else ():
+        if not best.unknown:
+            break
+        read = _Reading.of(engine, engine.options(older), env, words)
+        best = read if len(read.unknown) < len(best.unknown) else best
+    if best is newest:
+        return best, assumed
+    only = next((text for text in newest.unknown if text not in best.unknown), newest.unknown[0]).partition("=")[0]
+    named = f"{engine.name} {best.options.version}, the newest that knows {only.split()[0]}"
+    return best, (f"engine version not given: {named}, which {options.version} does not",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FieldsRead:
+    """What the fields of an engine's configuration file say."""
+
+    values: Mapping[str, Any]
+    """As `Command.values`."""
+    turned_off: Mapping[str, str]
+    """As `Command.turned_off`."""
+    unknown: tuple[str, ...]
+    """Those that mean nothing to the version."""
+
+
+def read_fields(engine: Engine, options: OptionList, table: Mapping[Any, Any]) -> FieldsRead:
+    """A configuration file whose fields are the options of the command line.
+
+    Each is read as its parser reads the file (vLLM, utils/argparse_utils.py:load_config_file; SGLang,
+    server_args_config_parser.py): as the option of that name on the command line.
+    """
+    read = _Reading(engine=engine, options=options, env={}, rest=[])
+    unknown = []
+    for key, value in table.items():
+        if value is None:
+            continue
+        if key in ("model", "model_tag") and engine.model_is_positional:
+            read.values["model"] = str(value)
+            continue
+        met = len(read.unknown) + len(read.positional)
+        read.rest = _words_of_field(str(key), value)
+        read.everything()
+        unknown += [str(key)] if len(read.unknown) + len(read.positional) > met else []
+    return FieldsRead(values=read.values, turned_off=read.turned_off, unknown=tuple(unknown))
+
+
+def _words_of_field(key: str, value: Any) -> list[str]:
+    if isinstance(value, list):
+        return [f"--{key}", *map(str, value)]
+    if isinstance(value, Mapping | bool):
+        return [f"--{key}={json.dumps(value, default=str)}"]
+    return [f"--{key}={value}"]
 
 
 def inner_script(words: Sequence[str]) -> str | None:
@@ -142,6 +203,14 @@ class _Reading:
     positional: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
     own: list[str] = field(default_factory=list)
+    turned_off: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, engine: Engine, options: OptionList, env: Mapping[str, str], words: Sequence[str]) -> _Reading:
+        """The words of a command, read."""
+        read = cls(engine=engine, options=options, env=env, rest=list(words))
+        read.everything()
+        return read
 
     def everything(self) -> None:
         """Read all words, up to the end of the command."""
@@ -196,6 +265,8 @@ class _Reading:
             on = attached is None or attached.lower() in ("true", "1", "yes")
             turns_off = flag in option.off or (flag.startswith("--no-") and flag not in option.flags)
             self.values[option.name] = on != turns_off
+            if on == turns_off:
+                self.turned_off[option.name] = flag if on else f"{flag}={attached}"
         elif option.kind == "list" and attached is None:
             taken = self.values[option.name] = list[str]()
             while self._value_follows():

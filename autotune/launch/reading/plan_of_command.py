@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from autotune.engines import ENGINES
+from autotune.engines import ENGINES, Engine
 from autotune.engines.option_reader import Command, OptionReader
 from autotune.engines.quantisations import is_priced
 from autotune.launch.reading.roles import Process, servers_of
@@ -103,17 +103,15 @@ class Started:
     not_priced: tuple[str, ...]
     """What no formula knows, as it was written."""
 
-    def of_pools(self, prefill: Started, memory: str) -> Started:
-        """Of two pools, this one's decode: what the other is started with besides is not priced.
-
-        `memory` is the engine's option for its share.
-        """
-        own = self.not_priced
+    def of_pools(self, prefill: Started, engine: Engine) -> Started:
+        """Of two pools, this one's decode: what the other is started with besides is not priced."""
+        own, memory = self.not_priced, engine.memory_options[-1]
+        usual = (*self.not_priced, *(f"{name} True" for name in engine.start_options.of_prefill))
         if prefill.memory_fraction not in (None, self.memory_fraction):
             own = (*own, f"{memory} {prefill.memory_fraction:g} of the prefill pool")
         if self.cuda_graphs and not prefill.cuda_graphs:
             own = (*own, "no CUDA graphs of the prefill pool")
-        own = (*own, *(f"{text} of the prefill pool" for text in prefill.not_priced if text not in self.not_priced))
+        own = (*own, *(f"{text} of the prefill pool" for text in prefill.not_priced if text not in usual))
         return replace(self, not_priced=own)
 
 
@@ -137,8 +135,17 @@ def started_of(
         memory_fraction=knobs["memory_fraction"] if said else None,
         cuda_graphs=told.captures_graphs(command),
         drafts=told.drafts(command),
-        not_priced=(*_weights(options, arch, checkpoint_dtype), *told.left_out(command)),
+        not_priced=(*_weights(options, arch, checkpoint_dtype), *_cache(options, arch), *told.left_out(command)),
     )
+
+
+def _cache(options: OptionReader, arch: Arch | None) -> tuple[str, ...]:
+    """The cache's dtype that it is told, where the cache is then not the one that is priced."""
+    engine, known = ENGINES[options.command.engine], options.command.options.options
+    given = options.text(engine.cache_option)
+    said = None if given is None else engine.unpriced_cache(given, arch)
+    name = known[engine.cache_option].flags[0] if engine.cache_option in known else engine.cache_option
+    return () if said is None else (f"{name} {said}",)
 
 
 def _weights(options: OptionReader, arch: Arch | None, checkpoint_dtype: str | None) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from autotune.launch.reading.parse import (
     parse_command,
     parts_of,
     programs_in_words,
+    read_fields,
     split_command,
     starts_something,
 )
@@ -296,9 +297,7 @@ def command_of_config(document: Any, path: Path) -> list[str] | None:
         return None
     for engine in ENGINES.values():
         options, _ = engine.choose_version(None)
-        if engine.config_is_options and all(
-            engine.knows_field(name, options) for name in engine.config_values(document, options)
-        ):
+        if engine.config_is_options and not read_fields(engine, options, document).unknown:
             return [*engine.programs[0], f"--{engine.config_option}", str(path)]
     return None
 
@@ -327,9 +326,15 @@ def with_config(command: Command, folder: Path, files: Files = NO_FILES) -> Comm
     documents = read_yaml(text, where)
     if len(documents) != 1 or not isinstance(documents[0], dict):
         raise InputError.single(where, "must be one mapping: the fields of the configuration")
-    fields = engine.config_values(documents[0], command.options)
-    known = {k: v for k, v in fields.items() if engine.knows_field(k, command.options)}
-    unknown = tuple(f"{name}: {k}" for k in fields if k not in known)
-    values = dict(command.values) | known if engine.config_overrides else known | dict(command.values)
+    off: Mapping[str, str] = {}
+    if engine.config_is_options:
+        read = read_fields(engine, command.options, documents[0])
+        known, left, off = read.values, read.unknown, read.turned_off
+    else:
+        fields = engine.config_values(documents[0])
+        known = {k: v for k, v in fields.items() if engine.knows_field(k, command.options)}
+        left = tuple(k for k in fields if k not in known)
+    unknown = (*command.unknown, *(f"{name}: {k}" for k in left))
+    values = {**command.values, **known} if engine.config_overrides else {**known, **command.values}
     model = command.model or next((str(known[k]) for k in ("model", "model_path") if k in known), None)
-    return replace(command, values=values, model=model, unknown=(*command.unknown, *unknown))
+    return replace(command, values=values, model=model, unknown=unknown, turned_off={**off, **command.turned_off})

@@ -141,7 +141,10 @@ def _passes(plans: Named) -> Table:
         passes = [f"{sum(plan.breakdown[f'{phase}_s'].values()) * 1e3:,.1f}" for phase in ("prefill", "decode")]
         knobs = (f"{plan.knobs.max_num_batched_tokens:,}", f"{plan.knobs.max_num_seqs:,}")
         rows.append(Row(cells=tuple(Cell(text=t) for t in (name, *knobs, *passes))))
-    caption = "What these passes carry: batches differ between plans, so a longer step may serve more requests"
+    caption = (
+        "What these passes carry: batches differ between plans, so a longer step may serve more requests. Times are of "
+        "their operators alone, to which the host adds its own"
+    )
     return Table(caption=caption, columns=columns, rows=tuple(rows))
 
 

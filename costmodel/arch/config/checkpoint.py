@@ -105,7 +105,7 @@ def _with_quantization(path: Path, config: dict[str, Any], said: list[str]) -> d
     inner = config.get("quantization_config")
     nested = next((v for v in config.values() if isinstance(v, Mapping) and v.get("quantization_config")), {})
     own = inner if isinstance(inner, Mapping) else nested.get("quantization_config")
-    settings = {"quant_method": "modelopt", **table}
+    settings = dict(table)
     if isinstance(own, Mapping):
         over_fp8 = own.get("quant_method") == "fp8" and table.get("quantized_layers")
         if over_fp8:  # experts in FP4 over a checkpoint in FP8: what is not listed is as the config says
@@ -115,11 +115,16 @@ def _with_quantization(path: Path, config: dict[str, Any], said: list[str]) -> d
                 f"model: {beside.name} ({table.get('quant_algo')}) goes before the quantisation of {path.name} "
                 f"({own.get('quant_algo') or own.get('quant_method')})"
             )
+    return quantised_as(config, settings)
+
+
+def quantised_as(config: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A config with these settings of quantisation instead of its own, wherever it has them."""
     cleared = {
         k: {n: x for n, x in v.items() if n != "quantization_config"} if isinstance(v, Mapping) else v
         for k, v in config.items()
     }
-    return {**cleared, "quantization_config": settings}
+    return {**cleared, "quantization_config": {"quant_method": "modelopt", **settings}}
 
 
 def _says_otherwise(own: Mapping[str, Any], table: Mapping[str, Any]) -> bool:

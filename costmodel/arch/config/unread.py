@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 from importlib.resources import files
 
@@ -63,11 +64,21 @@ def unread(fields: Fields) -> dict[str, object]:
 
 def unread_settings(quant: Fields) -> dict[str, object]:
     """The same of a table of quantisation: path below the model's fields -> value."""
+    groups = quant.values.get("config_groups")
+    named = {f"config_groups.{name}.": group for name, group in groups.items()} if isinstance(groups, Mapping) else {}
     return {
         f"quantization_config.{name}": value
         for name, value in quant.values.items()
         if name not in quant.read and not _asks_nothing(value) and not _harmless_settings().fullmatch(name)
+    } | {
+        f"quantization_config.{path}format": table["format"]
+        for path, table in {"": quant.values, **named}.items()
+        if isinstance(table, Mapping) and table.get("format") in _SPARSE
     }
+
+
+_SPARSE = ("marlin-24",)
+"""Formats of compressed-tensors that keep half of the weights, and where they lie; others say so in a table."""
 
 
 @lru_cache(maxsize=1)
