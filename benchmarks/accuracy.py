@@ -26,7 +26,8 @@ from autotune.validation.load_report import load_runs_document, predict_load_run
 from autotune.validation.metrics import comparison_reliability, errors_of, mean_tau
 from autotune.validation.report import groups_of, slo_columns
 from autotune.validation.slo import Reliability, SloRuns, reliability, slo_task
-from costmodel.calibration.residual import REACHES, TARGETS, residual_columns
+from costmodel.calibration.measured_cells import REACHES
+from costmodel.calibration.residual import TARGETS, residual_columns
 from costmodel.measured.implausible import plausible
 from costmodel.measured.learn_profile import run_situation
 from costmodel.measured.load_runs_csv import read_load_runs

@@ -14,9 +14,10 @@ from autotune.disaggregated.started_sequences import decoding, kv_slots
 from autotune.engines.pair_rules import Degrees
 from autotune.study import IntRange, Study
 from costmodel.disaggregated.closed_loop import ClosedLoop, settle
+from costmodel.disaggregated.decode_pool import LEAST_DECODING, DecodePool
 from costmodel.disaggregated.pairing import Demand, PairService, pair_service
 from costmodel.disaggregated.pool_point import PoolColumns, PoolPoint
-from costmodel.disaggregated.pools import LEAST_DECODING, MOST_UTILISED, DecodePool, PrefillPool
+from costmodel.disaggregated.prefill_pool import MOST_UTILISED, PrefillPool
 from costmodel.estimate.normal import p_below
 from costmodel.hardware import Cluster
 from costmodel.plan.columns import Floats, Ints

@@ -14,10 +14,11 @@ from autotune.scoring.knob_grid import engine_traits, speculation
 from autotune.space import Candidate, enumerate_replicas
 from autotune.study import IntRange, Search, Study
 from costmodel.arch import Arch, stored_in
+from costmodel.disaggregated.decode_pool import DecodePool, decode_pool
 from costmodel.disaggregated.decode_steps import LocalPrompts
 from costmodel.disaggregated.kv_transfer import TransferLink
 from costmodel.disaggregated.pool_point import PoolPoint
-from costmodel.disaggregated.pools import DecodePool, PrefillPool, decode_pool, prefill_pool
+from costmodel.disaggregated.prefill_pool import PrefillPool, prefill_pool
 from costmodel.disaggregated.slot_wait import Arrivals, slot_wait_s
 from costmodel.estimate.batch import PlanBatch, PlanEntry
 from costmodel.hardware import Cluster

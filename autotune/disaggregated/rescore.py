@@ -19,8 +19,9 @@ from autotune.space import Candidate
 from autotune.space.pool_plan import ROLES, PoolPlan
 from autotune.study import Study, started_with
 from costmodel.disaggregated.closed_loop import most_decoding
+from costmodel.disaggregated.decode_pool import DecodePool
 from costmodel.disaggregated.pairing import PairService
-from costmodel.disaggregated.pools import DecodePool, PrefillPool
+from costmodel.disaggregated.prefill_pool import PrefillPool
 from costmodel.estimate.batch import PlanBatch
 from costmodel.hardware import Cluster
 from costmodel.plan.columns import Floats

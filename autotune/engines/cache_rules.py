@@ -12,8 +12,8 @@ import numpy as np
 
 from autotune.engines.model_classes import has
 from costmodel.arch import Arch
-from costmodel.arch.attention import Recurrent
 from costmodel.arch.block import ONE_RANK
+from costmodel.arch.recurrent import Recurrent
 from costmodel.engine import SEEN_IS_KEPT, CacheRule
 
 TRTLLM_CACHE = CacheRule(whole_windows=True)

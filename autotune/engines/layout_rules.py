@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from autotune.engines.integer_groups import cut_inputs, cuts_groups, grouped_inputs
 from autotune.engines.model_classes import has
 from costmodel.arch import Arch
-from costmodel.arch.attention import GroupedQuery, Latent, Linear, Recurrent, StateSpace
+from costmodel.arch.attention import GroupedQuery, Latent
 from costmodel.arch.block import DENSE, SHARED, Size
+from costmodel.arch.recurrent import Linear, Recurrent, StateSpace
 from costmodel.dtypes import storage
 
 Bools = NDArray[np.bool_]

@@ -14,7 +14,8 @@ import numpy as np
 
 from autotune.engines.layout_rules import Bools, Ints, Rule, Violation, kv_head_counts
 from costmodel.arch import Arch
-from costmodel.arch.attention import GroupedQuery, Latent, Recurrent, StateSpace
+from costmodel.arch.attention import GroupedQuery, Latent
+from costmodel.arch.recurrent import Recurrent, StateSpace
 from costmodel.plan.layout import Layout
 
 ANY_DEGREE = 2**40

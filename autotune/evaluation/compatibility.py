@@ -9,8 +9,9 @@ import numpy as np
 from autotune.engines import ENGINES
 from autotune.space import Candidate, violations
 from autotune.study import Study
-from costmodel.arch.attention import Compressed, GroupedQuery, Latent, Recurrent
+from costmodel.arch.attention import Compressed, GroupedQuery, Latent
 from costmodel.arch.ffn import Experts
+from costmodel.arch.recurrent import Recurrent
 from costmodel.plan.columns import ClusterColumns, LayoutColumns
 from costmodel.plan.layout import Layout
 from costmodel.plan.placement import Placement

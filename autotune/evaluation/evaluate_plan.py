@@ -29,7 +29,8 @@ from autotune.storage import Store
 from autotune.study import Study, cluster_of, on_one_cluster
 from autotune.text.numbers import number
 from autotune.tuning import BaselineResult, PlanResult, TuneResult, tune
-from autotune.tuning.answer_study import score_plan, with_fitting_baseline
+from autotune.tuning.answer_study import score_plan
+from autotune.tuning.given_plan import with_fitting_baseline
 from autotune.tuning.knob_choices import simulated_plans
 from costmodel.errors import InputError
 

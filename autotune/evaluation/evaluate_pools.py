@@ -81,8 +81,11 @@ class RateMatch:
     """The rate that is given and that both pools carry; None: the slower pool sets the rate."""
     idle_frac: float
     """Share of the faster pool's rate that nothing asks for."""
-    balanced_prefill_gpus: float
-    """GPUs of the prefill pool at which both pools would do as much, layouts scaled evenly over the same GPUs."""
+    enough_gpus: float
+    """GPUs of the faster pool with which it would do as much as the slower one, its layout scaled evenly."""
+    balanced_prefill_gpus: float | None
+    """GPUs of the prefill pool at which both pools would do as much, layouts scaled evenly over the same GPUs; None
+    where the pools are on two GPU types, so that neither can have the other's, or can do nothing."""
     one_more_prefill_gpu_requests_per_s: float
     """What one more GPU there adds to what both pools can do, at the pool's rate per GPU."""
     one_more_decode_gpu_requests_per_s: float
@@ -151,7 +154,9 @@ def rate_match(plan: PlanResult, given: float | None) -> RateMatch:
     pools = pools_of(plan)
     p, d = pools.prefill.in_time_per_s, pools.decode.in_time_per_s
     a, b = pools.prefill.gpus, pools.decode.gpus
-    able, each = min(p, d), (p / a, d / b)
+    able, most, each = min(p, d), max(p, d), (p / a, d / b)
+    shared = pools.prefill.gpu == pools.decode.gpu and most > 0.0
+    faster = b if pools.slower == "prefill" else a
     served = plan.metrics["requests_per_s"]
     carried = given if given is not None and given <= served * ROUNDING else None
     asked = max(able, served) if carried is None else carried
@@ -159,10 +164,11 @@ def rate_match(plan: PlanResult, given: float | None) -> RateMatch:
         prefill_requests_per_s=p,
         decode_requests_per_s=d,
         slower=pools.slower,
-        alike=abs(p - d) <= ALIKE_FRAC * max(p, d),
+        alike=abs(p - d) <= ALIKE_FRAC * most,
         given_requests_per_s=carried,
-        idle_frac=max(1.0 - asked / max(p, d), 0.0) if max(p, d) > 0.0 else 0.0,
-        balanced_prefill_gpus=(a + b) * each[1] / (each[0] + each[1]) if each[0] + each[1] > 0.0 else 0.0,
+        idle_frac=max(1.0 - asked / most, 0.0) if most > 0.0 else 0.0,
+        enough_gpus=faster * (able / most if most > 0.0 else 1.0),
+        balanced_prefill_gpus=(a + b) * each[1] / sum(each) if shared else None,
         one_more_prefill_gpu_requests_per_s=min(p + each[0], d) - able,
         one_more_decode_gpu_requests_per_s=min(p, d + each[1]) - able,
     )

@@ -152,10 +152,7 @@ def bench_load(rows: KnobGrid, plan: PlanResult) -> BenchLoad:
         same_lengths=np.array([float(fixed)]),
         waves=np.array([BENCHMARK_WAVES]),
     )
-    estimate = rows.batch.evaluate(
-        load,
-        **rows.bounds(),
-    )
+    estimate = rows.batch.evaluate(load, arrivals=False, **rows.bounds())
     return replace(
         scored,
         requests_per_s=float(estimate.requests_per_s[0]),

@@ -15,16 +15,9 @@ import numpy as np
 from autotune.comparison.replicas_in_transition import fleet_of
 from autotune.comparison.switching import load_s
 from autotune.planning.capacities import TIGHT, Capacities
-from autotune.planning.failures import (
-    DOMAINS,
-    YEAR_S,
-    FailureRates,
-    Place,
-    YearsOfFailures,
-    worst_loss,
-    years_of_failures,
-)
+from autotune.planning.failures import YEAR_S, FailureRates, YearsOfFailures, years_of_failures
 from autotune.planning.model_tables import ReplicaOffer, offer_capacities, offer_simulation, replica_offers
+from autotune.planning.place import DOMAINS, Place, worst_loss
 from autotune.planning.replica_loss import LossEvent, LossRun, run_loss
 from autotune.simulation.draw_requests import study_requests
 from autotune.study import Study

@@ -79,12 +79,20 @@ def _match(match: Mapping[str, Any], pools: Mapping[str, Any]) -> Block:
     return Block(
         key="rate_match",
         title="Rate match",
-        table=text_table(("pool", "within its limits, requests/s", "one more GPU adds, requests/s"), rows),
-        lines=(
-            _asked(match, pools),
-            f"Both would do as much with {number(match['balanced_prefill_gpus'])} GPUs that prefill.",
-        ),
+        table=text_table(("pool", "within its limits, requests/s", "one more GPU would add, requests/s"), rows),
+        lines=(_asked(match, pools), *_balance(match, pools)),
     )
+
+
+def _balance(match: Mapping[str, Any], pools: Mapping[str, Any]) -> tuple[str, ...]:
+    """With how many GPUs the pools would do as much as each other."""
+    if match["balanced_prefill_gpus"] is not None:
+        return (f"Both would do as much with {number(match['balanced_prefill_gpus'])} GPUs that prefill.",)
+    if match["alike"]:
+        return ()
+    slower, faster = sorted(ROLES, key=lambda role: role != match["slower"])
+    there, here = (f"{pools[role]['gpus']:,} {pools[role]['gpu']} that {role}" for role in (slower, faster))
+    return (f"{number(match['enough_gpus'])} of the {here} would do as much as the {there}.",)
 
 
 def _asked(match: Mapping[str, Any], pools: Mapping[str, Any]) -> str:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from autotune.launch.service import loads_by_name
-from autotune.planning.failures import DOMAINS, Place, worst_loss
 from autotune.planning.model_tables import how_sure
+from autotune.planning.place import DOMAINS, Place, worst_loss
 from autotune.planning.survive import PeakLoss, Survival, Way, Years
 from autotune.report.answer import assumed_block
 from autotune.report.document import finite

@@ -14,7 +14,7 @@ from autotune.scoring.plan_result import PlanResult
 from autotune.space.pool_plan import Pools
 from autotune.study import Study, started_with
 from costmodel.arch import stored_in
-from costmodel.calibration.residual import measured_apart, not_measured, own_key
+from costmodel.calibration.measured_cells import measured_apart, not_measured, own_key
 from costmodel.hardware import Cluster
 from costmodel.plan.layout import Layout
 

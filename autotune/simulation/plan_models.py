@@ -14,7 +14,7 @@ from autotune.scoring.knob_grid import KnobGrid, Variant
 from autotune.scoring.plan_result import PlanResult
 from autotune.study import Study
 from costmodel.disaggregated.kv_transfer import exposed_s
-from costmodel.disaggregated.pools import Pool
+from costmodel.disaggregated.pool import Pool
 from costmodel.disaggregated.slot_wait import OWN_STEPS
 from costmodel.plan.columns import Floats
 from costmodel.simulation.forecast import StepErrors

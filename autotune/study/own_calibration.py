@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from autotune.engines import ENGINES
 from costmodel.arch import Arch, stored_in
+from costmodel.calibration.measured_cells import own_key
 from costmodel.calibration.profile import Profile
-from costmodel.calibration.residual import own_key
 from costmodel.hardware import Gpu
 
 UNUSED = "calibration profile: none of its cells"

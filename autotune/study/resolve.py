@@ -27,8 +27,8 @@ from autotune.study.study_table import StudyTable
 from autotune.study.wider_search import DRAFT_FRAC_PER_TOKEN, Speculative, WiderSearch
 from autotune.study.workload import Workload, WorkloadTable
 from costmodel.arch import Arch, least_weight_bytes
+from costmodel.calibration.measured_cells import expected_error, not_measured
 from costmodel.calibration.profile import Profile
-from costmodel.calibration.residual import expected_error, not_measured
 from costmodel.errors import InputError, Problem
 from costmodel.hardware import Cluster, load_gpu
 

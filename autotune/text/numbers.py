@@ -32,7 +32,7 @@ def probability(value: float | None) -> str:
         return "–"
     if value >= 0.995:
         return "> 99%"
-    return "< 1%" if value < 0.005 else f"{value:.0%}"
+    return "< 1%" if value <= 0.005 else f"{value:.0%}"
 
 
 def room_words(margin_frac: float) -> str:

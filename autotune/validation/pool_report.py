@@ -12,7 +12,7 @@ import numpy as np
 from autotune.validation.metrics import mean_tau
 from autotune.validation.report import Target, contradictions_told, errors_by, errors_over, groups_of
 from autotune.validation.slo import SloRuns, SloScore, reliability, slo_task
-from costmodel.calibration.residual import arch_key
+from costmodel.calibration.measured_cells import arch_key
 from costmodel.disaggregated.closed_loop import ClosedLoop
 from costmodel.disaggregated.pool_calibration import pool_calibration
 from costmodel.measured.implausible import contradiction_of_pools

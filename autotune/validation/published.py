@@ -12,9 +12,10 @@ import numpy as np
 
 from autotune.engines import ENGINES, Engine
 from costmodel.arch import load_model
+from costmodel.disaggregated.decode_pool import decode_pool
 from costmodel.disaggregated.kv_transfer import TransferLink
 from costmodel.disaggregated.pool_calibration import PoolCalibration
-from costmodel.disaggregated.pools import decode_pool, prefill_pool
+from costmodel.disaggregated.prefill_pool import prefill_pool
 from costmodel.estimate.batch import PlanBatch, PlanEntry
 from costmodel.hardware import Cluster, load_gpu
 from costmodel.plan.layout import Layout

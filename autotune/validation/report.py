@@ -12,8 +12,8 @@ import numpy as np
 from autotune.text.escaping import csv_text
 from autotune.validation.metrics import comparison_reliability, errors_of, mean_tau
 from autotune.validation.slo import SloRuns, reliability, slo_task
+from costmodel.calibration.measured_cells import expected_error, own_key
 from costmodel.calibration.profile import Profile
-from costmodel.calibration.residual import expected_error, own_key
 from costmodel.estimate.batch import PlanEntry
 from costmodel.estimate.normal import Z90
 from costmodel.estimate.result import Estimate, Service

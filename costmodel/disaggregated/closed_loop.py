@@ -18,10 +18,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from costmodel.disaggregated.decode_pool import LEAST_DECODING, DecodePool
 from costmodel.disaggregated.kv_transfer import exposed_s
 from costmodel.disaggregated.pairing import PairService, joined_service
 from costmodel.disaggregated.pool_point import PoolPoint
-from costmodel.disaggregated.pools import LEAST_DECODING, MOST_UTILISED, DecodePool, PrefillPool
+from costmodel.disaggregated.prefill_pool import MOST_UTILISED, PrefillPool
 from costmodel.plan.columns import Floats
 
 BISECTIONS = 32

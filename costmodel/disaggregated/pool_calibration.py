@@ -17,7 +17,7 @@ import numpy as np
 
 from costmodel.calibration.data_files import BORROWED_FROM, DATA
 from costmodel.calibration.load import Cell
-from costmodel.calibration.residual import arch_key
+from costmodel.calibration.measured_cells import arch_key
 from costmodel.dtypes import storage
 from costmodel.estimate.batch import PlanBatch
 from costmodel.plan.columns import Floats

@@ -25,8 +25,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from costmodel.disaggregated.decode_pool import DecodePool
 from costmodel.disaggregated.pool_point import PoolPoint
-from costmodel.disaggregated.pools import MOST_UTILISED, DecodePool
+from costmodel.disaggregated.prefill_pool import MOST_UTILISED
 from costmodel.plan.columns import Floats
 
 OWN_STEPS = 1.5

@@ -8,8 +8,9 @@ from math import nan
 
 import numpy as np
 
+from costmodel.calibration.measured_cells import own_key
 from costmodel.calibration.profile import LEAST_RUNS, OUTLIER, Posterior, Profile, ProfileCell, posterior
-from costmodel.calibration.residual import TARGETS, own_key, residual_columns
+from costmodel.calibration.residual import TARGETS, residual_columns
 from costmodel.errors import InputError, Problem
 from costmodel.estimate.error_model import Situation
 from costmodel.estimate.result import Estimate

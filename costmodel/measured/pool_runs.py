@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from costmodel.disaggregated.closed_loop import ClosedLoop, settle
+from costmodel.disaggregated.decode_pool import DecodePool, decode_pool
 from costmodel.disaggregated.kv_transfer import TransferLink
 from costmodel.disaggregated.pool_calibration import PoolCalibration
-from costmodel.disaggregated.pools import DecodePool, PrefillPool, decode_pool, prefill_pool
+from costmodel.disaggregated.prefill_pool import PrefillPool, prefill_pool
 from costmodel.estimate.batch import PlanBatch, PlanEntry
 from costmodel.measured.runs import BENCHMARK_WAVES, MEMORY_FRACTION, TIGHT_MEMORY_FRACTION, MeasuredRun
 from costmodel.plan.columns import Floats

@@ -14,7 +14,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from costmodel.calibration.residual import UNRECORDED
+from costmodel.calibration.measured_cells import UNRECORDED
 from costmodel.dtypes import KV_BYTES
 from costmodel.engine import EngineTraits
 from costmodel.hardware import Gpu

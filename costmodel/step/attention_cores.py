@@ -12,17 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from costmodel.arch.attention import (
-    INDEX_BYTES,
-    AttentionKind,
-    Compressed,
-    GroupedQuery,
-    Latent,
-    Linear,
-    Recurrent,
-    StateSpace,
-)
+from costmodel.arch.attention import INDEX_BYTES, AttentionKind, Compressed, GroupedQuery, Latent
 from costmodel.arch.block import Block, Size
+from costmodel.arch.recurrent import Linear, Recurrent, StateSpace
 from costmodel.plan.columns import Floats
 from costmodel.step.kernel_laws import Rate
 from costmodel.step.step_inputs import Machine

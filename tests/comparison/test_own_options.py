@@ -16,7 +16,7 @@ from autotune.simulation.report_simulation import simulation_document
 from autotune.simulation.simulate_plan import simulate_plan, study_traffic
 from autotune.study import Baseline, EngineOptions, OwnOptions, Study, own_option_words
 from autotune.tuning import PlanResult
-from autotune.tuning.answer_study import score_baseline
+from autotune.tuning.given_plan import score_baseline
 from costmodel.errors import InputError
 from costmodel.serving.requests import RequestKind
 from tests.comparison.helpers import dense, scored

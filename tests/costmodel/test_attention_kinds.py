@@ -5,18 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from costmodel.arch.attention import (
-    INDEX_BYTES,
-    Attention,
-    AttentionKind,
-    Compressed,
-    GroupedQuery,
-    Latent,
-    Linear,
-    StateSpace,
-)
+from costmodel.arch.attention import INDEX_BYTES, Attention, AttentionKind, Compressed, GroupedQuery, Latent
 from costmodel.arch.block import ONE_RANK, Block, Cut, Shards
 from costmodel.arch.ffn import Dense, Experts
+from costmodel.arch.recurrent import Linear, StateSpace
 from costmodel.step.attention_cores import DECODE_CORE, INDEXER, PROMPT_CORE, SCAN_CHUNK, attention_kernels
 from tests.costmodel.helpers import BASE
 from tests.costmodel.machines import machine, one, prompt_work

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from costmodel.disaggregated.closed_loop import ClosedLoop, most_decoding, settle
+from costmodel.disaggregated.decode_pool import DecodePool, decode_pool
 from costmodel.disaggregated.kv_transfer import TransferLink
-from costmodel.disaggregated.pools import DecodePool, decode_pool, prefill_pool
+from costmodel.disaggregated.prefill_pool import prefill_pool
 from costmodel.estimate.batch import PlanBatch
 from costmodel.plan.columns import Floats
 from tests.costmodel.helpers import entry, load

@@ -7,11 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from costmodel.disaggregated.decode_pool import DecodePool, decode_pool
 from costmodel.disaggregated.decode_steps import DecodeSteps, LocalPrompts, steps_with_prompts
 from costmodel.disaggregated.kv_transfer import TransferLink, exposed_s
 from costmodel.disaggregated.pool_point import PoolColumns
-from costmodel.disaggregated.pools import DecodePool, PrefillPool, decode_pool, prefill_pool
 from costmodel.disaggregated.prefill_pass import PassParts
+from costmodel.disaggregated.prefill_pool import PrefillPool, prefill_pool
 from costmodel.estimate.batch import PlanBatch
 from costmodel.serving.load import Load
 from tests.costmodel.helpers import entry, load

@@ -9,22 +9,18 @@ import numpy as np
 import pytest
 
 from costmodel.arch import Arch, load_model, stored_in, with_dtypes
+from costmodel.calibration.measured_cells import REACHES, arch_key, expected_error, find_cell, precision_key
 from costmodel.calibration.residual import (
     COVARIANCE_UNIT,
     FEATURES,
     LINEAR,
     PRODUCTS,
     PRODUCTS_REACH,
-    REACHES,
     TARGETS,
     TRIANGLE,
     TargetResidual,
-    arch_key,
-    expected_error,
     features,
-    find_cell,
     full_covariance,
-    precision_key,
     residual_columns,
 )
 from costmodel.hardware import Gpu, load_gpu

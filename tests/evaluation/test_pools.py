@@ -89,6 +89,25 @@ def test_rates_match_by_hand() -> None:
     assert match.balanced_prefill_gpus == pytest.approx(8.0 * d / (p + d))
 
 
+def test_pools_on_two_types_trade_no_gpus() -> None:
+    """A pool on eight H200 gets none of the eight H100: what is said is how many of the faster pool's are enough."""
+    study = question(
+        "llama-3.1-70b",
+        cluster={"gpus": 8, "gpu": "h100_sxm", "also": [{"gpus": 8, "gpu": "h200_sxm"}]},
+        workload={"isl": 4000, "osl": 500},
+        constraints={"ttft_ms": 2000, "tpot_ms": 40},
+        search={"disaggregated": "only"},
+    )
+    found = _found(study, "P8@h200_sxm:TP8+D8@h100_sxm:TP8")
+    match = _pools(found).rate_match
+    assert match.slower == "prefill"
+    assert match.balanced_prefill_gpus is None
+    assert match.enough_gpus == pytest.approx(8.0 * match.prefill_requests_per_s / match.decode_requests_per_s)
+    text = markdown_report(evaluation_report(evaluation_document(found)))
+    assert "GPUs that prefill" not in text
+    assert f"{match.enough_gpus:.3g} of the 8 h100_sxm that decode would do as much as the 8 h200_sxm" in text
+
+
 def test_a_given_rate_that_both_pools_carry_is_set_by_neither() -> None:
     """At half of what the slower pool can do, each pool is in use by what the rate is of its own, in words too."""
     free = _pools(_found(_study())).rate_match

@@ -11,7 +11,8 @@ import pytest
 
 from autotune.engines import traits_by_name
 from costmodel.arch import load_model
-from costmodel.calibration.residual import not_measured, residual_columns
+from costmodel.calibration.measured_cells import not_measured
+from costmodel.calibration.residual import residual_columns
 from costmodel.errors import InputError
 from costmodel.hardware import Cluster, catalog, gpu_from_table, gpu_names, load_gpu
 from costmodel.plan.columns import ClusterColumns

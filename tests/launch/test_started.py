@@ -14,7 +14,7 @@ from autotune.cli.main import cli
 from autotune.comparison import compare
 from autotune.launch.reading.import_plan import import_plan
 from autotune.study import OwnOptions, Study, load_study
-from autotune.tuning.answer_study import score_baseline
+from autotune.tuning.given_plan import score_baseline
 from costmodel.arch.catalog import GUESSED
 from costmodel.errors import InputError
 from tests.launch.commands import NAME, SGLANG, VLLM, trtllm

@@ -24,7 +24,7 @@ PHYSICS: tuple[Change, ...] = (
     *changes_of(
         "costmodel/arch/attention.py",
         ("return self.kv_heads_per_rank(cut) * (self.head_dim + self", "return self.kv_heads * (self.head_dim + self"),
-        ("return seen / (cut.attn_cp * cut.dcp) * (self.latent_dim", "return seen * (self.latent_dim"),
+        ("context=tokens / (cut.attn_cp * cut.dcp) * each", "context=tokens * each"),
     ),
     *changes_of(
         "costmodel/step/step_inputs.py",
@@ -93,15 +93,18 @@ PHYSICS: tuple[Change, ...] = (
         ("BORROWED_SD[t] ** 2 if borrows", "BORROWED_SD[t] if borrows"),
     ),
     *changes_of(
-        "costmodel/disaggregated/pools.py",
+        "costmodel/disaggregated/prefill_pool.py",
         ("(1.0 + self.length_cv2)", "(1.0 - self.length_cv2)"),
+        ("return np.minimum(self.most_per_s, self.links_per_s)", "return self.most_per_s"),
+        ("own = lone / (1.0 - utilisation * (1.0 - lone / full))", "own = lone"),
+    ),
+    *changes_of(
+        "costmodel/disaggregated/decode_pool.py",
         ("self.factors.handover_steps * tpot_s", "tpot_s"),
         ("wire, start = handed * self.wire_s,", "wire, start = self.wire_s,"),
         ("self.load.decode_rounds * idle", "self.load.decode_rounds"),
         ("held = residence / decode_s", "held = decode_s / decode_s"),
-        ("return np.minimum(self.most_per_s, self.links_per_s)", "return self.most_per_s"),
         ("(own.running_step_s + own.longest_s) * factor", "own.longest_s * factor"),
-        ("own = lone / (1.0 - utilisation * (1.0 - lone / full))", "own = lone"),
     ),
     *changes_of(
         "costmodel/disaggregated/decode_steps.py",

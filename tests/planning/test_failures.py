@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib import import_module
@@ -13,16 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from autotune.planning.failures import (
-    DOMAINS,
-    FailureRates,
-    Place,
-    expected_failures_per_year,
-    worst_loss,
-    years_of_failures,
-)
+from autotune.planning import failures
+from autotune.planning.failures import YEAR_S, FailureRates, expected_failures_per_year, years_of_failures
+from autotune.planning.free_slots import FreeSlots
 from autotune.planning.model_tables import ReplicaOffer, offer_simulation, replica_offers
+from autotune.planning.place import DOMAINS, Place, worst_loss
 from autotune.planning.replica_loss import LossEvent, LossRun, run_loss
+from autotune.planning.slots import Slots
 from autotune.planning.survive import placed, survive
 from autotune.simulation.draw_requests import study_requests
 from autotune.study import Study, on_cluster, study_from_document
@@ -127,6 +125,114 @@ def test_a_spare_shortens_the_outage() -> None:
     assert without.down_s >= 10 * HOUR_S
     assert spared.down_s == pytest.approx(300.0, rel=0.1)
     assert spared.up_frac[2] > without.up_frac[2]
+
+
+OFTEN = FailureRates(
+    mtbf_s={"gpu": 79_200 * HOUR_S, "node": 50_100 * HOUR_S, "rack": 37_900 * HOUR_S},
+    repair_s={"gpu": 24 * HOUR_S, "node": 24 * HOUR_S, "rack": 4 * HOUR_S},
+    detect_s=30.0,
+    start_s=221.0,
+)
+"""As often as is taken unless a study says it."""
+
+
+@pytest.mark.parametrize("replicas", [8, 10, 11])
+def test_losses_are_those_of_replicas_as_placed(replicas: int) -> None:
+    """A year has as many losses as failures of the GPUs, hosts and racks in which replicas were placed."""
+    place = Place(gpus=64, replica_gpus=4, replicas=replicas, node_gpus=8, rack_gpus=16)
+    with_one = {"gpu": 4 * replicas, "node": 8, "rack": 4}
+    expected = sum(with_one[d] * YEAR_S / (OFTEN.mtbf_s[d] + OFTEN.repair_s[d]) for d in DOMAINS)
+    found = years_of_failures(place, OFTEN)
+    error = (expected / found.years) ** 0.5
+    assert found.losses_per_year == pytest.approx(expected, abs=3.0 * error)
+
+
+def test_a_rack_takes_no_more_than_it_did_at_first() -> None:
+    """Eleven replicas in four racks: fewer than eight serve only where a second rack is lost before a repair."""
+    place = Place(gpus=64, replica_gpus=4, replicas=11, node_gpus=8, rack_gpus=16)
+    assert worst_loss(place, "rack", 1) == 3
+    often = rates(gpu=NEVER_S, rack=10_000 * HOUR_S, detect_s=HOUR_S)
+    found = years_of_failures(place, often)
+    rack_down = 10 / 10_010
+    assert found.up_frac[:8].sum() < 6 * rack_down**2
+    assert found.up_frac[8:11].sum() > rack_down / 10
+
+
+def test_hosts_hold_one_replica_each_for_years(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On 512 hosts, where there is always a host with none, no failure of a host takes two of 352 replicas."""
+    taken: Counter[tuple[str, int]] = Counter()
+
+    class Watched(Slots):
+        def fail(self, at_s: float, domain: str, number: int) -> list[tuple[float, int]]:
+            before = len(self.lost_at)
+            started = super().fail(at_s, domain, number)
+            taken[domain, len(self.lost_at) - before] += 1
+            return started
+
+    monkeypatch.setattr(failures, "Slots", Watched)
+    place = Place(gpus=4096, replica_gpus=4, replicas=352, node_gpus=8, rack_gpus=16)
+    years_of_failures(place, OFTEN)
+    assert max(number for domain, number in taken if domain == "node") == worst_loss(place, "node", 1) == 1
+    assert taken["node", 1] > 1000
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_what_is_repaired_is_as_it_was(seed: int) -> None:
+    """Whatever fails, no two replicas share a slot, none is in a broken one, and in the end each is in its own."""
+    place = random_place(seed)
+    slots, random = Slots(place, detect_s=1.0, start_s=2.0), np.random.default_rng(seed)
+    down: set[tuple[str, int]] = set()
+    starting: list[tuple[float, int]] = []
+    for step in range(200):
+        at, domain = 10.0 * step, str(random.choice(DOMAINS))
+        number = int(random.integers(place.domains(domain)))
+        change = slots.repair if (domain, number) in down else slots.fail
+        down ^= {(domain, number)}
+        starting += change(at, domain, number)
+        assert len(slots.slot_of) + len(slots.waiting) == place.replicas
+        assert {slot: replica for replica, slot in slots.slot_of.items()} == slots.replica_in
+        assert not any(slots.broken[slot] for slot in slots.replica_in)
+        held = set(slots.replica_in) | {slot for slot in range(place.slots) if slots.broken[slot]}
+        assert not slots.waiting or not set(range(place.slots)) - held - slots.own
+        for started in starting:
+            slots.serve(*started)
+    for domain, number in sorted(down):
+        starting += slots.repair(2000.0, domain, number)
+    for started in starting:
+        slots.serve(*started)
+    assert slots.slot_of == {own: own for own in place.running()}
+    assert not slots.lost_at
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_the_fewest_are_found(seed: int) -> None:
+    """The next slot is on a host with the fewest replicas, of such in a rack with the fewest, as counted by hand."""
+    place, random = random_place(seed), np.random.default_rng(seed)
+    own = place.running()
+    free, held = FreeSlots(place, own), set(own)
+    open_slots = set(range(place.slots)) - held
+
+    def around(slot: int) -> tuple[int, int]:
+        gpu = slot * place.replica_gpus
+        sizes = (place.node_gpus, place.rack_gpus)
+        on_host, in_rack = (sum(other * place.replica_gpus // size == gpu // size for other in held) for size in sizes)
+        return on_host, in_rack
+
+    for _ in range(100):
+        found = free.fewest()
+        assert (found is None) == (not open_slots)
+        assert found is None or around(found) == min(around(slot) for slot in open_slots)
+        if found is not None and random.random() < 0.5:
+            free.take(found)
+            held.add(found)
+            open_slots.discard(found)
+        elif held:
+            left = int(random.choice(sorted(held)))
+            free.leave(left)
+            held.discard(left)
+            if random.random() < 0.7:
+                free.open(left)
+                open_slots.add(left)
 
 
 def dense(**tables: Any) -> Study:

@@ -151,6 +151,7 @@ def test_no_axis_is_missing_in_the_table_of_plans(overrides: list[str], pooled: 
 def test_shares_and_differences() -> None:
     """A share close to the whole is not the whole, a probability is never quite one, a minus is a minus."""
     assert [percent(x) for x in (0.5, 0.995, 1.0, None)] == ["50%", "99.5%", "100%", "–"]
+    assert [probability(x) for x in (0.0, 0.005, 0.0051, 0.994)] == ["< 1%", "< 1%", "1%", "99%"]
     assert [probability(x) for x in (0.0, 0.5, 0.995, 1.0, None)] == ["< 1%", "50%", "> 99%", "> 99%", "–"]
     assert [signed(x) for x in (0.1, -0.041, 0.0, 12.0, None)] == ["+10.0%", "−4.1%", "0.0%", "+1,200%", "–"]
     assert [measure(x, u) for x, u in ((0.067, "of time"), (0.001, "probability"), (25904.2, "ms"))] == [

@@ -16,8 +16,9 @@ from autotune.study import Study, load_study, study_fingerprint
 from autotune.study.fingerprint import _plain as plain_content
 from autotune.study.fingerprint import model_age, model_stamp, question_digest
 from autotune.tuning import score_plan
+from costmodel.calibration.measured_cells import own_key
 from costmodel.calibration.profile import VALUES, Profile, ProfileCell, profile_text
-from costmodel.calibration.residual import FEATURES, own_key
+from costmodel.calibration.residual import FEATURES
 from costmodel.version import MODEL_VERSION
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -14,6 +14,7 @@ from autotune.engines import traits_by_name
 from autotune.study import load_study
 from autotune.validation.bench import read_results
 from costmodel.arch import Arch
+from costmodel.calibration.measured_cells import own_key
 from costmodel.calibration.profile import Profile, ProfileCell, posterior, profile_text, read_profile
 from costmodel.calibration.residual import (
     FEATURES,
@@ -21,7 +22,6 @@ from costmodel.calibration.residual import (
     Residual,
     TargetResidual,
     full_covariance,
-    own_key,
     residual_columns,
 )
 from costmodel.engine import EngineTraits

@@ -11,7 +11,8 @@ from autotune.report.verification import verification_document, verification_rep
 from autotune.study import Study
 from autotune.tuning.answer_study import score_plan
 from autotune.validation.bench import read_results
-from autotune.validation.verify import predicted_pool_latencies, verify
+from autotune.validation.pool_prediction import predicted_pool_latencies
+from autotune.validation.verify import verify
 from costmodel.errors import InputError
 from tests.command import autotune
 from tests.tuning.brute import question

@@ -11,18 +11,8 @@ from typing import Any
 import numpy as np
 
 from autotune.engines import ENGINES, traits_by_name
-from costmodel.calibration.residual import (
-    COVARIANCE_UNIT,
-    FAR_REACHES,
-    FEATURES,
-    MEAN_UNIT,
-    NETWORKS,
-    REACHES,
-    TARGETS,
-    TRIANGLE,
-    far_name,
-    full_covariance,
-)
+from costmodel.calibration.measured_cells import FAR_REACHES, NETWORKS, REACHES, far_name
+from costmodel.calibration.residual import COVARIANCE_UNIT, FEATURES, MEAN_UNIT, TARGETS, TRIANGLE, full_covariance
 from costmodel.measured.implausible import plausible
 from costmodel.measured.runs import Run
 from costmodel.measured.runs_csv import read_runs

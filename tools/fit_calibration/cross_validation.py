@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from costmodel.calibration.residual import REACHES, TARGETS
+from costmodel.calibration.measured_cells import REACHES
+from costmodel.calibration.residual import TARGETS
 from costmodel.estimate.normal import Z90
 from costmodel.measured.runs import Run
 from costmodel.plan.columns import Floats

@@ -23,8 +23,9 @@ from autotune.engines import traits_by_name
 from autotune.validation.metrics import errors_of
 from autotune.validation.pool_report import slo_pools
 from costmodel.calibration.data_files import DATA
-from costmodel.calibration.residual import arch_key
+from costmodel.calibration.measured_cells import arch_key
 from costmodel.disaggregated.closed_loop import settle
+from costmodel.disaggregated.decode_pool import DecodePool
 from costmodel.disaggregated.pool_calibration import (
     DECODE_FEATURES,
     FILE,
@@ -36,7 +37,7 @@ from costmodel.disaggregated.pool_calibration import (
     experts_compute,
 )
 from costmodel.disaggregated.pool_point import PoolPoint
-from costmodel.disaggregated.pools import DecodePool, PrefillPool
+from costmodel.disaggregated.prefill_pool import PrefillPool
 from costmodel.measured.pool_runs import PoolRun, run_pools, throughput_per_gpu
 from costmodel.measured.pool_runs_csv import read_pool_runs
 from costmodel.measured.runs import BENCHMARK_WAVES

@@ -11,17 +11,8 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from costmodel.calibration.data_files import BORROWED_FROM
-from costmodel.calibration.residual import (
-    FEATURES,
-    LINEAR,
-    TRIANGLE,
-    UNRECORDED,
-    Measured,
-    arch_key,
-    cell_name,
-    network_of,
-    precision_key,
-)
+from costmodel.calibration.measured_cells import UNRECORDED, Measured, arch_key, cell_name, network_of, precision_key
+from costmodel.calibration.residual import FEATURES, LINEAR, TRIANGLE
 from costmodel.measured.learn_profile import run_situation
 from costmodel.measured.runs import Run
 from costmodel.plan.columns import Floats

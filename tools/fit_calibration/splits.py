@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from costmodel.arch.attention import GroupedQuery
-from costmodel.calibration.residual import UNRECORDED, version_order
+from costmodel.calibration.measured_cells import UNRECORDED, version_order
 from costmodel.dtypes import storage
 from costmodel.measured.runs import Run
 from tools.fit_calibration.residual import Place, place_of

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from costmodel.calibration.measured_cells import own_key
 from costmodel.calibration.profile import posterior
-from costmodel.calibration.residual import FEATURES, TARGETS, TargetResidual, own_key
+from costmodel.calibration.residual import FEATURES, TARGETS, TargetResidual
 from costmodel.measured.learn_profile import run_situation
 from costmodel.measured.runs import Run
 from costmodel.plan.columns import Floats

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from costmodel.arch.attention import Attention, AttentionKind, Compressed, GroupedQuery, Latent, Linear, StateSpace
+from costmodel.arch.attention import Attention, AttentionKind, Compressed, GroupedQuery, Latent
 from costmodel.arch.config import families, layer_types
 from costmodel.arch.config.fields import Fields
 from costmodel.arch.config.layer_fields import LayerFields
+from costmodel.arch.recurrent import Linear, StateSpace
 
 _GROUPED = {
     layer_types.FULL: AttentionKind.FULL,

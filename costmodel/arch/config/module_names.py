@@ -13,9 +13,10 @@ from functools import lru_cache
 from typing import Generic, TypeVar
 
 from costmodel.arch.arch import Arch
-from costmodel.arch.attention import Compressed, GroupedQuery, Latent, Linear, StateSpace
+from costmodel.arch.attention import Compressed, GroupedQuery, Latent
 from costmodel.arch.block import Block
 from costmodel.arch.ffn import Dense, Experts
+from costmodel.arch.recurrent import Linear, StateSpace
 
 V = TypeVar("V")
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)(?:\.|$)")

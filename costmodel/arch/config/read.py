@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 from costmodel.arch.arch import Arch, Layer
-from costmodel.arch.attention import Linear
 from costmodel.arch.block import EXPERTS, ONE_RANK, Block, Matrix
 from costmodel.arch.config import families, mistral, uneven
 from costmodel.arch.config.attention import Model, attention_blocks
@@ -20,6 +19,7 @@ from costmodel.arch.config.module_names import expert_place, is_plain_always, li
 from costmodel.arch.config.quantization import StoredDtypes, read_quantization
 from costmodel.arch.config.unread import unread
 from costmodel.arch.ffn import Experts
+from costmodel.arch.recurrent import Linear
 from costmodel.arch.weights import active_params, total_params
 from costmodel.errors import InputError, Problem
 
