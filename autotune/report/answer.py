@@ -19,6 +19,7 @@ from autotune.report.vocabulary.plan_names import subject_name
 from autotune.report.vocabulary.titles import LIMITS, broken
 from autotune.report.vocabulary.words import lengths, token_words
 from autotune.scoring.plan_name import plan_name
+from autotune.scoring.unsure_means import CLOSED_FORM
 from autotune.space import Space, short_plan
 from autotune.study import Study
 from autotune.study.own_calibration import UNUSED
@@ -32,6 +33,7 @@ MATTER = (
     ("approximated: ", ""),
     (GUESSED, "what is quantised, by the model's name alone"),
     ("prompts take a third", "the closed form, though prompts take a third of the time"),
+    (CLOSED_FORM, "means by the closed form, 5% and more off simulated ones"),
     ("search.gpus not given", "GPU counts in steps"),
     ("workload.prefix_cache_hit_frac not given", "no prefix cache"),
     ("workload.expert_skew not given", "balanced routing"),
@@ -86,7 +88,12 @@ def _plans(result: TuneResult, top: int, verdict: Verdict, refusal: Refusal) -> 
     else:
         shown = ranked_plans(result, top or None)
         table = ranked_table(result, shown, overflow="dropped")
-        title = f"Best of {len(result.ranked):,} {key_words(result.study)}"
+        of = (
+            f"of {count:,}"
+            if (count := len(result.ranked)) == (most := count + len(result.unplaced))
+            else (f"{count:,} of up to {most:,}")
+        )
+        title = f"Best {of} {key_words(result.study)}"
         title += "; ≈ may be as good as # 1" if any(row.alike for row in table.rows[1:]) else ""
         notes += [line] if (line := kinds_line(result, short=True)) else []
         notes += endless_note([plan for _, plan, _ in shown])

@@ -14,7 +14,7 @@ from autotune.report.files import table_csv
 from autotune.report.kinds import kinds_document
 from autotune.scoring.joint_uncertainty import Confidence
 from autotune.scoring.overload import told, told_figures
-from autotune.scoring.unsure_means import unsure_means
+from autotune.scoring.unsure_means import beside_percentiles, unsure_means
 from autotune.space import Candidate, Space, format_plan
 from autotune.space.pool_plan import ROLES, Pools
 from autotune.study import own_option_values
@@ -208,7 +208,9 @@ def assumptions(result: TuneResult) -> tuple[str, ...]:
             f"disaggregated plans: the best {found.kept} of {found.plans:,} are in the ranking, and no place behind "
             "the last of them counts the others"
         )
-    cut += unsure_means(result.study, next(iter(result.ranked), None))
+    first, base = next(iter(result.ranked), None), None if result.baseline is None else result.baseline.result
+    cut += unsure_means(result.study, first)
+    cut += beside_percentiles(result.study, {"the first plan": first, "the plan in production": base})
     return (*result.study.assumptions, *cut, *(f"baseline.plan: {text}" for text in extra))
 
 

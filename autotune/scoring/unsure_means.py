@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from autotune.scoring.plan_result import PlanResult
+from collections.abc import Mapping
+
+from autotune.scoring.plan_result import PERCENTILES, PlanResult
 from autotune.study import Study
 
 MUCH_PROMPT_FRAC = 1.0 / 3.0
@@ -28,6 +30,9 @@ IN_BURSTS = (
     "where gaps vary 3 to 5 times as much as those of Poisson arrivals, mostly too short"
 )
 """Of 100 plans each: `python -m benchmarks.closed_form --arrivals --plans 100 --seed 9 --cv 3`, and `--cv 5`."""
+CLOSED_FORM = "means beside simulated percentiles are the closed form's"
+FAR_FRAC = 0.05
+"""By how much they are off simulated ones where that is said."""
 UNSURE = (PROMPTS_FILL, BURSTS)
 """How the sentences on such means begin."""
 
@@ -54,3 +59,20 @@ def unsure_means(study: Study, plan: PlanResult | None) -> tuple[str, ...]:
     if work.request_rate_per_s is not None and work.arrival_cv >= BURSTY_CV:
         said.append(f"{BURSTS}: {IN_BURSTS}")
     return tuple(f"{text}; `autotune simulate` serves a plan by requests" for text in said)
+
+
+def beside_percentiles(study: Study, plans: Mapping[str, PlanResult | None]) -> tuple[str, ...]:
+    """A sentence on plans, by what they are called, whose means are far off those that were simulated for percentiles.
+
+    None under a log, whose means are those of its requests.
+    """
+    far = []
+    for name, plan in plans.items():
+        simulated = {} if plan is None else plan.breakdown.get(PERCENTILES, {})
+        if plan is None or not simulated or study.means_of_requests:
+            continue
+        means = {x: (1e3 * plan.metrics[f"{x}_s"], simulated[f"{x}_mean_ms"]) for x in ("ttft", "tpot")}
+        if any(abs(shown - found) > FAR_FRAC * found for shown, found in means.values()):
+            (_, ttft_ms), (_, tpot_ms) = means.values()
+            far.append(f"{name} {ttft_ms:,.0f} ms and {tpot_ms:,.1f} ms")
+    return (f"{CLOSED_FORM}; simulated, TTFT and TPOT are on average: {', '.join(far)}",) if far else ()
