@@ -163,7 +163,9 @@ def _node(tmp_path: Path, named: str) -> dict[str, str]:
         "df": "echo 65536",
         "scontrol": 'printf "%s\\n" ${3//,/ }',
         "srun": 'while [ "${1#--}" != "$1" ]; do case "$1" in --nodelist=*) export HOST="${1#*=}";; esac; shift; done\n'
-        'case "$1" in ./*) echo "$HOST $*" >>"$LOG";; *) exec "$@";; esac',
+        'case "$1" in ./*) echo "$HOST $*" >>"$LOG";; *) exec "$@";; esac\n'
+        # the job ends with the first server that does, so that they stay up until all have begun
+        '[ "$1" = ./check.sh ] || exec sleep 2',
     }.items():
         program = programs / name
         program.write_text(f"#!/bin/bash\n{body}\n", encoding="utf-8")
