@@ -23,7 +23,7 @@ TIMES_OVER = 2.5
 """Requests of a stretch over those of the whole log that may break its strictest limit."""
 SHORT_LOG = 2_000
 """Requests of a log up to which all of it is simulated at once."""
-MOST_FRAC = 0.5
+LONGEST_FRAC = 0.5
 """Share of a log from which on a stretch is not worth while."""
 
 
@@ -31,7 +31,7 @@ def busiest_stretch(traffic: Traffic, limits: Sequence[PercentileLimit]) -> Traf
     """The part of a log that is simulated first; None: all of it is, or windows are that stand for it."""
     spare = min((spare for limit in limits if (spare := _spare_frac(limit)) is not None), default=1.0)
     frac = TIMES_OVER * spare
-    if not traffic.recorded or traffic.sample is not None or len(traffic.requests) < SHORT_LOG or frac > MOST_FRAC:
+    if not traffic.recorded or traffic.sample is not None or len(traffic.requests) < SHORT_LOG or frac > LONGEST_FRAC:
         return None
     return replace(traffic, sample=busiest_window(traffic.requests, int(frac * len(traffic.requests))))
 

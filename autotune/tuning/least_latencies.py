@@ -32,18 +32,26 @@ Over five logs, from quiet to overfull in parts, the simulated ones of thirteen 
 TTFT, 0.999 times its TPOT and 0.976 times its time of a request, at least.
 """
 MOST_FRAC, BY_MOST = 0.9, frozenset({"p90", "p95", "p99"})
-"""Share of requests that keep a limit only where their mean, but for `SURELY`, does; percentiles of that many."""
+"""Share of requests that seldom take less than `LEAST` of the closed form's mean; percentiles of that many."""
+LEAST = {"ttft_s": 0.6, "tpot_s": 0.9, "e2e_s": 0.9}
+"""Shares of the closed form's means that p90 of drawn requests is taken to be no less than, without pipeline stages.
+
+Of ten such plans it was 0.96, 1.03 and 1.03 at least. With stages it was 0.72 of TPOT in one of twenty; a mean may be
+0.46 of the closed form's: nothing bounds those.
+"""
 SERVED = 0.95
 """Share of a log's mean rate that a plan serves in the closed form, at least, to be worth simulating."""
 
 
 def p_at_best(study: Study, plan: PlanResult) -> float:
-    """Probability that a plan keeps every limit under drawn requests, at most: what most of them keep their mean does
-    too, but for `SURELY`."""
+    """Probability that a plan keeps every limit under drawn requests, at most: what most of them keep `LEAST` of their
+    mean does too. Nothing is known so of a plan with pipeline stages."""
+    if plan.layout.pp > 1:
+        return plan.p_meets
     metrics = plan.metrics
 
     def p_kept(metric: str, bound_s: float) -> float:
-        mean_s, log_sd = SURELY[metric] * metrics[metric], metrics[METRICS[metric].log_sd]
+        mean_s, log_sd = LEAST[metric] * metrics[metric], metrics[METRICS[metric].log_sd]
         return float(p_below(bound_s, np.array([mean_s]), np.array([log_sd]))[0])
 
     return min([plan.p_meets, *(p_kept(f"{name}_s", bound_s) for name, bound_s in _bounds_of_most(study))])
